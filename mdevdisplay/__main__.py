@@ -1,0 +1,5 @@
+"""``python -m mdevdisplay``."""
+
+from mdevdisplay.cli import main
+
+main()

@@ -1,0 +1,403 @@
+"""Finding backends, isolating the bad ones, choosing one a device, and typed calls to it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import pluggy
+
+from mdevdisplay.dmabuf import DmaBuf
+from mdevdisplay.errors import (
+    AmbiguousBackend,
+    LocatorError,
+    MdevDisplayError,
+    NotADisplay,
+    PluginError,
+    UnknownBackend,
+    from_oserror,
+)
+from mdevdisplay.hookspecs import GROUP, VERSION, Specification
+from mdevdisplay.region import Mappable
+from mdevdisplay.source import DeviceInfo, Finding, Source
+from mdevdisplay.surface import Match, PlaneType, Refusal, SurfaceInfo
+from mdevdisplay.vfio.device import Device, ReadOnlyAccess
+
+__all__ = ["Backend", "LoadFailure", "Manager", "Plugin", "load"]
+
+T = TypeVar("T")
+_OWN_DISTRIBUTION = "mdevdisplay"
+HOOKS = tuple(name for name in vars(Specification) if not name.startswith("_"))
+
+
+@attrs.frozen(kw_only=True)
+class LoadFailure:
+    """A backend that is installed and was not loaded."""
+
+    name: str
+    distribution: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Plugin:
+    """A loaded backend: its entry point's name, where it comes from, and the hooks that it implements."""
+
+    name: str
+    distribution: str
+    version: str
+    hookspec_version: tuple[int, int]
+    implementations: dict[str, Callable[..., Any]] = attrs.field(repr=False)
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The names of its hooks, in the specification's order."""
+        return tuple(name for name in HOOKS if name in self.implementations)
+
+    def call(self, hook: str, *arguments: Any, device: str = "") -> Any:
+        """Call a hook that the plugin has; whatever it raises is one of our errors, with the plugin's name."""
+        try:
+            return self.implementations[hook](*arguments)
+        except MdevDisplayError:
+            raise
+        except OSError as error:
+            raise from_oserror(error, device=device, doing=f"{hook} of backend {self.name}") from error
+        except Exception as error:
+            raise self.fault(hook, f"raised {type(error).__name__}: {error}", device) from error
+
+    def fault(self, hook: str, what: str, device: str = "") -> PluginError:
+        """Return the error for a broken promise."""
+        return PluginError(
+            f"{hook} of backend {self.name} ({self.distribution} {self.version}) {what}",
+            device=device,
+            hint=f"report it to the authors of {self.distribution}, or choose another backend with --backend",
+        )
+
+
+class Backend:
+    """The backend that was chosen for one source, with its hooks bound.
+
+    Attributes:
+        plugin: the chosen plugin.
+        source: what it reads.
+        match: its answer to probe.
+        refusals: what every other backend answered, by name.
+    """
+
+    def __init__(self, plugin: Plugin, source: Source, match: Match, refusals: dict[str, str]) -> None:
+        self.plugin = plugin
+        self.source = source
+        self.match = match
+        self.refusals = refusals
+        self._get_surface_info = plugin.implementations["get_surface_info"]
+        self._last: SurfaceInfo | None = None
+        if isinstance(source, Device) and "readonly_access" in plugin.implementations:
+            source.allow(self._typed("readonly_access", ReadOnlyAccess, source))
+        if "close_source" in plugin.implementations:
+            source.on_close(lambda: plugin.call("close_source", source, device=source.locator))
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return self.plugin.name
+
+    def get_surface_info(self, plane: PlaneType, output: int) -> SurfaceInfo | None:
+        """Call the hook directly, without the isolation layers: this runs for every frame."""
+        try:
+            surface: Any = self._get_surface_info(self.source, plane, output)
+        except MdevDisplayError:
+            raise
+        except OSError as error:
+            doing = f"get_surface_info of backend {self.name}"
+            raise from_oserror(error, device=self.source.locator, doing=doing) from error
+        except Exception as error:
+            what = f"raised {type(error).__name__}: {error}"
+            raise self.plugin.fault("get_surface_info", what, self.source.locator) from error
+        if surface is None or surface is self._last:
+            return surface
+        if not isinstance(surface, SurfaceInfo):
+            raise self.plugin.fault(
+                "get_surface_info", f"returned a {type(surface).__name__}, not a SurfaceInfo", self.source.locator
+            )
+        self._last = surface
+        return surface
+
+    def create_dmabuf(self, surface: SurfaceInfo) -> DmaBuf | None:
+        """Return the surface's dma-buf, the caller's own; None where the backend has none for it."""
+        return self._optional("create_dmabuf", DmaBuf, self.source, surface)
+
+    def query_region(self, surface: SurfaceInfo) -> Mappable | None:
+        """Return the surface's mappable memory; None where the backend has none for it."""
+        return self._optional("query_region", Mappable, self.source, surface)
+
+    def decode(self, surface: SurfaceInfo, buffer: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+        """Let the backend decode a format of its own; None where it does not."""
+        pixels: npt.NDArray[np.uint8] | None = self._optional("decode", np.ndarray, surface, buffer)
+        expected = (surface.height, surface.width, 4)
+        if pixels is not None and (pixels.shape != expected or pixels.dtype != np.uint8):
+            what = f"returned {pixels.shape} {pixels.dtype}, not {expected} uint8"
+            raise self.plugin.fault("decode", what, self.source.locator)
+        return pixels
+
+    @property
+    def map_hint(self) -> str:
+        """What to do where the driver's dma-bufs cannot be mapped."""
+        return self.source.quirks.map_hint if isinstance(self.source, Device) else ""
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether the backend decodes formats of its own."""
+        return "decode" in self.plugin.implementations
+
+    @property
+    def announces(self) -> bool:
+        """Whether the source announces changes, so that it need not be polled."""
+        return "wait_update" in self.plugin.implementations
+
+    def wait_update(self, timeout: float) -> bool:
+        """Wait for a change of a source that announces them."""
+        return bool(self.plugin.call("wait_update", self.source, timeout, device=self.source.locator))
+
+    def diagnose(self) -> tuple[Finding, ...]:
+        """Return what the backend itself knows about the state of the device."""
+        if "diagnose" not in self.plugin.implementations:
+            return ()
+        findings = self.plugin.call("diagnose", self.source, device=self.source.locator)
+        return tuple(_all_of(Finding, findings, self.plugin, "diagnose"))
+
+    def _typed(self, hook: str, kind: type[T], *arguments: Any) -> T:
+        result = self.plugin.call(hook, *arguments, device=self.source.locator)
+        if not isinstance(result, kind):
+            what = f"returned a {type(result).__name__}, not a {kind.__name__}"
+            raise self.plugin.fault(hook, what, self.source.locator)
+        return result
+
+    def _optional(self, hook: str, kind: type[T], *arguments: Any) -> T | None:
+        if hook not in self.plugin.implementations:
+            return None
+        result = self.plugin.call(hook, *arguments, device=self.source.locator)
+        if result is not None and not isinstance(result, kind):
+            what = f"returned a {type(result).__name__}, not a {kind.__name__} or None"
+            raise self.plugin.fault(hook, what, self.source.locator)
+        return result
+
+
+def _all_of(kind: type[T], values: Any, plugin: Plugin, hook: str) -> Iterator[T]:
+    if not isinstance(values, Iterable):
+        raise plugin.fault(hook, f"returned a {type(values).__name__}, not a list of {kind.__name__}")
+    for value in values:
+        if not isinstance(value, kind):
+            raise plugin.fault(hook, f"returned a {type(value).__name__} among its {kind.__name__}s")
+        yield value
+
+
+@attrs.frozen(kw_only=True)
+class Manager:
+    """The loaded backends and those that could not be loaded."""
+
+    plugins: tuple[Plugin, ...]
+    failures: tuple[LoadFailure, ...]
+
+    def get(self, name: str) -> Plugin:
+        """Return a backend by name.
+
+        Raises:
+            UnknownBackend: it is not installed, or did not load; the message says which.
+        """
+        for plugin in self.plugins:
+            if plugin.name == name:
+                return plugin
+        broken = next((entry for entry in self.failures if entry.name == name), None)
+        known = ", ".join(plugin.name for plugin in self.plugins) or "none"
+        if broken is not None:
+            raise UnknownBackend(
+                f"backend {name} of {broken.distribution} was not loaded: {broken.reason}",
+                hint=f"the others are: {known}",
+            )
+        raise UnknownBackend(f"there is no backend {name!r}", hint=f"installed are: {known}")
+
+    def open_locator(self, locator: str) -> Source | None:
+        """Ask each backend whether the locator's scheme is its own; None where it is nobody's.
+
+        A backend that fails is not asked again, and fails the call only if nobody else opens the locator.
+        """
+        failure: MdevDisplayError | None = None
+        for plugin in self.plugins:
+            if "open_locator" not in plugin.implementations:
+                continue
+            try:
+                source = plugin.call("open_locator", locator, device=locator)
+            except LocatorError:
+                raise
+            except MdevDisplayError as error:
+                failure = failure or error
+                continue
+            if source is None:
+                continue
+            if not isinstance(source, Source):
+                failure = failure or plugin.fault("open_locator", f"returned a {type(source).__name__}", locator)
+                continue
+            return source
+        if failure is not None:
+            raise failure
+        return None
+
+    def list_devices(self) -> tuple[list[DeviceInfo], list[MdevDisplayError]]:
+        """Return what the backends list, and the errors of those that failed."""
+        found: list[DeviceInfo] = []
+        errors: list[MdevDisplayError] = []
+        for plugin in self.plugins:
+            if "list_devices" not in plugin.implementations:
+                continue
+            try:
+                listed = list(_all_of(DeviceInfo, plugin.call("list_devices"), plugin, "list_devices"))
+            except MdevDisplayError as error:
+                errors.append(error)
+            else:
+                found.extend(attrs.evolve(device, backend=plugin.name) for device in listed)
+        return found, errors
+
+    def choose(self, source: Source, backend: str | None = None) -> Backend:
+        """Probe the backends once and bind the best one to the source.
+
+        Args:
+            source: an open source.
+            backend: the name of the only one to consider.
+
+        Raises:
+            UnknownBackend: there is no backend of that name.
+            NotADisplay: every backend refused; the message has their reasons.
+            AmbiguousBackend: two share the best score.
+            MdevDisplayError: none matched, and asking the device failed.
+        """
+        candidates = self.plugins if backend is None else (self.get(backend),)
+        matches: list[tuple[Plugin, Match]] = []
+        refusals: dict[str, str] = {}
+        failures: list[MdevDisplayError] = []
+        for plugin in candidates:
+            if "probe" not in plugin.implementations or "get_surface_info" not in plugin.implementations:
+                refusals[plugin.name] = "it has no probe or no get_surface_info hook"
+                continue
+            try:
+                answer = plugin.call("probe", source, device=source.locator)
+                if not isinstance(answer, Match | Refusal):
+                    what = f"returned a {type(answer).__name__}, not a Match or a Refusal"
+                    raise plugin.fault("probe", what, source.locator)
+            except MdevDisplayError as error:
+                refusals[plugin.name] = error.message
+                failures.append(error)
+                continue
+            if isinstance(answer, Refusal):
+                refusals[plugin.name] = answer.reason
+            else:
+                matches.append((plugin, answer))
+        if not matches:
+            raise _no_match(source, refusals, failures)
+        matches.sort(key=lambda entry: -entry[1].score)
+        (best, match), *rest = matches
+        if rest and rest[0][1].score == match.score:
+            raise AmbiguousBackend(
+                f"the backends {best.name} and {rest[0][0].name} both claim the device with a score of {match.score}",
+                device=source.locator,
+                hint=f"choose one: --backend {best.name} or --backend {rest[0][0].name}",
+            )
+        refusals.update({plugin.name: f"score {other.score}: {other.reason}" for plugin, other in rest})
+        return Backend(best, source, match, refusals)
+
+
+def _no_match(source: Source, refusals: dict[str, str], failures: list[MdevDisplayError]) -> MdevDisplayError:
+    own = [error for error in failures if not isinstance(error, PluginError)]
+    if own:
+        return own[0]
+    what = source.identity.mdev_type or source.identity.driver
+    of = f" ({what})" if what else ""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(refusals.items()))
+    return NotADisplay(
+        f"this device{of} is not a display that any backend can read ({reasons or 'no backend is loaded'})",
+        device=source.locator,
+        hint="see `mdevdisplay plugins`; a vendor's own device needs its vendor's backend",
+    )
+
+
+def load(found: Iterable[EntryPoint] | None = None) -> Manager:
+    """Load every installed backend, each on its own, in the order of their names.
+
+    A backend is not loaded, and listed as failed with the reason, where it cannot be imported, has a hook that does
+    not exist or has wrong arguments, was written for another major version of the hooks, or has a name that is taken:
+    the project's own backends keep their names, among others the first distribution by name does.
+
+    Args:
+        found: the entry points; None for those of the group ``mdevdisplay``.
+    """
+    points = entry_points(group=GROUP) if found is None else found
+    plugins: list[Plugin] = []
+    failures: list[LoadFailure] = []
+    taken: dict[str, str] = {}
+    for point in sorted(points, key=lambda point: (point.name, _origin(point)[0] != _OWN_DISTRIBUTION, _origin(point))):
+        distribution, version = _origin(point)
+        if point.name in taken:
+            reason = f"the name {point.name!r} is taken by {taken[point.name]}; its authors must choose another"
+            failures.append(LoadFailure(name=point.name, distribution=distribution, reason=reason))
+            continue
+        taken[point.name] = distribution
+        try:
+            plugins.append(_load_one(point, distribution, version))
+        except Exception as error:  # noqa: BLE001 - a vendor's import may raise anything
+            reason = str(error) if isinstance(error, _Rejected) else f"{type(error).__name__}: {error}"
+            failures.append(LoadFailure(name=point.name, distribution=distribution, reason=reason))
+    return Manager(plugins=tuple(plugins), failures=tuple(failures))
+
+
+class _Rejected(Exception):
+    """A backend that can be imported and breaks the contract."""
+
+
+def _origin(point: EntryPoint) -> tuple[str, str]:
+    distribution = point.dist
+    return (distribution.name, distribution.version) if distribution is not None else ("unknown", "")
+
+
+def _load_one(point: EntryPoint, distribution: str, version: str) -> Plugin:
+    module = point.load()
+    written_for = getattr(module, "HOOKSPEC_VERSION", (1, 0))
+    if written_for[0] != VERSION[0]:
+        raise _Rejected(f"it was written for version {written_for[0]} of the hooks, this is {VERSION[0]}")
+    # a manager of its own: one plugin's broken hook can neither run nor stop another's
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(Specification)
+    manager.register(module, point.name)
+    implementations: dict[str, Callable[..., Any]] = {}
+    for caller in manager.get_hookcallers(module) or ():
+        if not caller.has_spec():
+            raise _Rejected(f"it implements a hook that does not exist: {caller.name}")
+        implementation = caller.get_hookimpls()[-1]
+        implementations[caller.name] = _positional(caller.name, implementation)
+    if not implementations:
+        raise _Rejected("it implements no hook; are its functions marked with @hookimpl?")
+    return Plugin(
+        name=point.name,
+        distribution=distribution,
+        version=version,
+        hookspec_version=(int(written_for[0]), int(written_for[1])),
+        implementations=implementations,
+    )
+
+
+def _positional(hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
+    """Return the function itself where it takes all arguments in order, else one that drops or reorders them."""
+    full = tuple(name for name in inspect.signature(getattr(Specification, hook)).parameters if name != "self")
+    taken = implementation.argnames
+    function: Callable[..., Any] = implementation.function
+    if taken == full:
+        return function
+    places = [full.index(name) for name in taken]
+
+    def call(*arguments: Any) -> Any:
+        return function(*(arguments[place] for place in places))
+
+    return call

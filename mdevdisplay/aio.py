@@ -1,0 +1,215 @@
+"""The async twin of the consumer API: the same calls, and nothing blocks the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from mdevdisplay._lane import Lane
+from mdevdisplay._manager import Backend
+from mdevdisplay.display import WAIT_STEP, connect
+from mdevdisplay.dmabuf import DmaBuf
+from mdevdisplay.errors import Closed, NothingDisplayed, TimedOut
+from mdevdisplay.pixels.frame import Blank, Frame
+from mdevdisplay.pixels.layout import Raw
+from mdevdisplay.reader import Readability, Reader
+from mdevdisplay.source import Finding, Identity
+from mdevdisplay.stream import ModeChangePatience, Pace
+from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.vfio.edid import Edid
+
+__all__ = ["AsyncDisplay", "aopen"]
+
+T = TypeVar("T")
+
+
+async def _run(
+    lane: Lane,
+    call: Callable[[], T],
+    timeout: float | None,
+    *,
+    late: Callable[[T], object] | None = None,
+    must_run: bool = False,
+) -> T:
+    """Run a call in the lane's thread; what comes after the deadline, or after a cancellation, is thrown away."""
+    job = lane.submit(call)
+    try:
+        # shielded: a cancelled waiter must not cancel a job that has to run
+        return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(job)), timeout)
+    except TimedOut:
+        raise  # the call's own
+    except TimeoutError:
+        lane.abandon(job, late, must_run=must_run)
+        raise lane.timed_out(timeout or 0.0) from None
+    except asyncio.CancelledError:
+        lane.abandon(job, late, must_run=must_run)
+        raise
+
+
+@asynccontextmanager
+async def aopen(
+    locator: str, *, backend: str | None = None, output: int = 0, timeout: float | None = None
+) -> AsyncGenerator[AsyncDisplay]:
+    """Open a display for the length of an ``async with`` block; see `mdevdisplay.open`."""
+    lane = Lane(locator)
+    try:
+        reader = await _run(lane, partial(connect, locator, backend, output), timeout, late=Reader.close)
+    except BaseException:
+        lane.stop()
+        raise
+    display = AsyncDisplay(reader, lane, timeout=timeout)
+    try:
+        yield display
+    finally:
+        await display.close()
+
+
+class AsyncDisplay:
+    """An open display for one event loop. Each runs its driver's calls in a thread of its own.
+
+    Arguments, results and errors are those of `mdevdisplay.display.Display`.
+    """
+
+    def __init__(self, reader: Reader, lane: Lane, *, timeout: float | None = None) -> None:
+        """Take over a reader and its lane; `aopen` makes both."""
+        self._reader = reader
+        self._lane = lane
+        self._timeout = timeout
+        self._ended = asyncio.Event()
+
+    @property
+    def locator(self) -> str:
+        """How the display was named."""
+        return self._reader.source.locator
+
+    @property
+    def identity(self) -> Identity:
+        """Driver, vendor, type and parent of the device."""
+        return self._reader.source.identity
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether another process owns the device."""
+        return self._reader.source.borrowed
+
+    @property
+    def backend(self) -> Backend:
+        """The chosen backend."""
+        return self._reader.backend
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._ended.is_set()
+
+    async def surface(
+        self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None
+    ) -> SurfaceInfo | None:
+        """Return what a plane shows now, or None for nothing."""
+        return await self._call(partial(self._reader.surface, plane), timeout)
+
+    async def capture(
+        self, plane: PlaneType = PlaneType.PRIMARY, *, wait: float = 0.0, timeout: float | None = None
+    ) -> Frame:
+        """Return a copy of what a plane shows."""
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                return await self._call(partial(self._reader.capture, plane), timeout)
+            except NothingDisplayed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+            await self._sleep(min(WAIT_STEP, left))
+
+    async def frames(
+        self, *, plane: PlaneType = PlaneType.PRIMARY, max_fps: float = 30.0, timeout: float | None = None
+    ) -> AsyncIterator[Frame | Blank]:
+        """Yield frames until the display is closed; moments without a picture come as `Blank`."""
+        pace = Pace(max_fps)
+        bear = ModeChangePatience()
+        while not await self._sleep(pace.delay()):
+            try:
+                picture = await self._call(partial(self._reader.picture, plane), timeout)
+            except Closed:
+                if self.closed:
+                    return
+                raise
+            except ModeChangePatience.BORNE as error:
+                bear.failed(error)
+                continue
+            bear.succeeded()
+            yield picture
+
+    @asynccontextmanager
+    async def map(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> AsyncGenerator[Raw]:
+        """Give access to the pixels themselves, without a copy, inside the block."""
+        memory = await self._call(partial(self._reader.find, plane), timeout)
+        if memory.dmabuf is None:
+            yield memory.view()
+            return
+        await self._call(memory.dmabuf.begin_read, timeout)
+        try:
+            yield memory.view()
+        finally:
+            with suppress(Closed):
+                await self._call(memory.dmabuf.end_read, timeout)
+
+    async def dmabuf(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> DmaBuf:
+        """Return the dma-buf that a plane shows, yours to close."""
+        return await self._call(partial(self._reader.dmabuf, plane), timeout, late=DmaBuf.close)
+
+    async def edid(self, *, timeout: float | None = None) -> Edid | None:
+        """Return the device's EDID region, or None where it has none."""
+        return await self._call(self._reader.edid, timeout)
+
+    async def readability(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> Readability:
+        """Say how the pixels of a plane can be had, or why not."""
+        return await self._call(partial(self._reader.readability, plane), timeout)
+
+    async def findings(self, *, timeout: float | None = None) -> tuple[Finding, ...]:
+        """Return what the backend itself knows about the state of the device."""
+        return await self._call(self._reader.findings, timeout)
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """End streams, drop mappings, dma-bufs and the device. Idempotent."""
+        if self.closed:
+            return
+        self._ended.set()
+        try:
+            limit = self._timeout if timeout is None else timeout
+            await _run(self._lane, self._reader.close, limit, must_run=True)
+        finally:
+            self._lane.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        ended = getattr(self, "_ended", None)
+        if ended is not None and not ended.is_set():
+            warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, source=self, stacklevel=2)
+            self._reader.close()
+            self._lane.stop()
+
+    async def _call(self, call: Callable[[], T], timeout: float | None, late: Callable[[T], object] | None = None) -> T:
+        if self.closed:
+            raise Closed("the display was closed before", device=self.locator, hint="open it again")
+        return await _run(self._lane, call, self._timeout if timeout is None else timeout, late=late)
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Sleep, or return True as soon as the display is closed."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
+        return self.closed

@@ -1,0 +1,67 @@
+"""The command line: one module a command, loaded when it is called."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+import click
+
+from mdevdisplay import __version__
+
+__all__ = ["cli", "main"]
+
+COMPLETE_VARIABLE = "_MDEVDISPLAY_COMPLETE"
+
+_COMMANDS = {
+    "completion": "Print a shell's completion script.",
+    "info": "Describe one display: planes, format, EDID, and how its pixels can be read.",
+    "list": "List every display of this host.",
+    "plugins": "List the backends, and those that could not be loaded.",
+    "screenshot": "Save what a display shows as a picture.",
+    "watch": "Show a display live in the terminal.",
+}
+
+_EPILOG = """\b
+LOCATOR is a device's UUID or PCI address as sysfs spells it, libvirt's name of
+it (mdev_…, pci_…), or sim: for the simulated display, e.g.
+sim:1280x720,format=RG16,cursor=on.
+
+\b
+Exit status: 0; 1 error; 2 wrong usage; 3 nothing displayed; 4 not permitted."""
+
+
+class _Commands(click.Group):
+    """Knows its commands by name and one line; imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"mdevdisplay.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        from mdevdisplay.cli.failure import failing_cleanly
+
+        with failing_cleanly(ctx):
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mdevdisplay")
+def cli() -> None:
+    """See what a virtual GPU is showing."""
+
+
+def main() -> None:
+    """Run the command line."""
+    if COMPLETE_VARIABLE in os.environ:
+        import_module("mdevdisplay.cli.completion").register()
+    cli.main(prog_name="mdevdisplay", complete_var=COMPLETE_VARIABLE)

@@ -1,0 +1,67 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+__all__ = ["PLANES", "backend_option", "json_option", "locator_argument", "plane_option", "timeout_option"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+PLANES = ("primary", "cursor", "overlay")
+
+
+def _complete_locator(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from mdevdisplay.display import devices
+    from mdevdisplay.errors import MdevDisplayError
+
+    try:
+        found = [CompletionItem(device.locator, help=device.identity.mdev_type) for device in devices()]
+    except MdevDisplayError:
+        found = []
+    found.append(CompletionItem("sim:", help="the simulated display"))
+    found += [CompletionItem(f"sim:{size}") for size in ("640x480", "1280x720", "1920x1080", "3840x2160")]
+    return [item for item in found if item.value.startswith(incomplete)]
+
+
+def _complete_backend(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from mdevdisplay.display import backends
+
+    return [CompletionItem(plugin.name) for plugin in backends().plugins if plugin.name.startswith(incomplete)]
+
+
+def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+    ctx.meta["mdevdisplay.json"] = value
+    return value
+
+
+def locator_argument(*, required: bool = True) -> Callable[[F], F]:
+    """The device."""
+    return click.argument("locator", required=required, shell_complete=_complete_locator)
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_remember_json,
+    help="Print versioned JSON, errors too.",
+)
+backend_option = click.option(
+    "--backend", metavar="NAME", shell_complete=_complete_backend, help="Use this backend instead of the best one."
+)
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the driver may take for an answer.",
+)
+plane_option = click.option(
+    "--plane", type=click.Choice(PLANES), default="primary", show_default=True, help="Which plane."
+)

@@ -1,0 +1,53 @@
+"""``mdevdisplay plugins``."""
+
+from __future__ import annotations
+
+import click
+
+from mdevdisplay.cli.options import json_option
+from mdevdisplay.cli.output import print_json, print_table, printable
+from mdevdisplay.display import backends
+from mdevdisplay.hookspecs import VERSION
+
+
+@click.command("plugins")
+@json_option
+def command(as_json: bool) -> None:
+    """List the backends, and those that could not be loaded and why."""
+    manager = backends()
+    if as_json:
+        print_json(
+            hookspec_version=list(VERSION),
+            plugins=[
+                {
+                    "name": plugin.name,
+                    "distribution": plugin.distribution,
+                    "version": plugin.version,
+                    "hookspec_version": list(plugin.hookspec_version),
+                    "hooks": list(plugin.hooks),
+                }
+                for plugin in manager.plugins
+            ],
+            failures=[
+                {"name": failure.name, "distribution": failure.distribution, "reason": failure.reason}
+                for failure in manager.failures
+            ],
+        )
+        return
+    print_table(
+        ("NAME", "FROM", "SPEC", "HOOKS"),
+        [
+            (
+                plugin.name,
+                f"{plugin.distribution} {plugin.version}",
+                ".".join(map(str, plugin.hookspec_version)),
+                " ".join(plugin.hooks),
+            )
+            for plugin in manager.plugins
+        ],
+    )
+    for failure in manager.failures:
+        click.secho(
+            f"not loaded: {printable(failure.name)} of {printable(failure.distribution)}: {printable(failure.reason)}",
+            fg="red",
+        )

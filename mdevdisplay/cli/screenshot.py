@@ -1,0 +1,196 @@
+"""``mdevdisplay screenshot``."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mdevdisplay.cli.failure import EXIT_ERROR, EXIT_NOTHING, describe_error
+from mdevdisplay.cli.options import backend_option, json_option, locator_argument, plane_option, timeout_option
+from mdevdisplay.cli.output import print_json, printable
+from mdevdisplay.display import devices
+from mdevdisplay.display import open as open_display
+from mdevdisplay.errors import MdevDisplayError
+from mdevdisplay.formats import fourcc_name
+from mdevdisplay.pixels.frame import Frame
+from mdevdisplay.surface import PlaneType
+
+
+@click.command("screenshot")
+@locator_argument(required=False)
+@click.option("-o", "--output", metavar="FILE|-|DIR", help="Where to write; - is standard output (PNG).")
+@click.option("--all", "every", is_flag=True, help="Every display of this host, a PNG each, into the folder of -o.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait for a picture where nothing is displayed yet.",
+)
+@plane_option
+@backend_option
+@timeout_option
+@json_option
+def command(
+    locator: str | None,
+    output: str | None,
+    every: bool,
+    wait: float,
+    plane: str,
+    backend: str | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Save what a display shows as a picture.
+
+    The name's ending says which kind: PNG, or any other that Pillow writes. Without -o the file is named after the
+    locator.
+    """
+    shot = _Shot(plane=PlaneType[plane.upper()], backend=backend, timeout=timeout, wait=wait)
+    if every:
+        _take_all(shot, locator, output, as_json=as_json)
+        return
+    if locator is None:
+        raise click.UsageError("Give a LOCATOR, or --all. `mdevdisplay list` shows what there is.")
+    if output == "-":
+        if as_json:
+            raise click.UsageError("--json and -o - both want standard output.")
+        _check_stdout()
+    frame = shot.take(locator)
+    if output == "-":
+        _to_stdout(frame)
+        return
+    target = Path(output) if output is not None else Path(file_name(locator))
+    write_picture(target, frame)
+    if as_json:
+        print_json(screenshot=_entry(locator, target, frame))
+    else:
+        click.echo(f"{printable(str(target))}: {_summary(frame)}")
+
+
+class _Shot:
+    """How to take a picture."""
+
+    def __init__(self, *, plane: PlaneType, backend: str | None, timeout: float, wait: float) -> None:
+        self._plane = plane
+        self._backend = backend
+        self._timeout = timeout
+        self._wait = wait
+
+    def take(self, locator: str) -> Frame:
+        with open_display(locator, backend=self._backend, timeout=self._timeout) as display:
+            return display.capture(self._plane, wait=self._wait)
+
+
+def file_name(locator: str) -> str:
+    """Return a file name for a locator: ``sim.png``, ``44cc0626-….png``."""
+    return (re.sub(r"[^A-Za-z0-9.-]+", "-", locator).strip("-.") or "screenshot") + ".png"
+
+
+def write_picture(target: Path, frame: Frame) -> None:
+    """Write a picture file whole or not at all.
+
+    Raises:
+        click.ClickException: it cannot be written.
+        MdevDisplayError: the pixels cannot be converted.
+    """
+    scratch = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    try:
+        try:
+            frame.save(scratch)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {printable(str(target))}: {error.strerror or error}") from error
+    except ValueError as error:  # Pillow knows no such ending
+        raise click.ClickException(f"cannot write {printable(str(target))}: {error}; try .png") from error
+
+
+def _check_stdout() -> None:
+    if sys.stdout is None or sys.stdout.closed:
+        raise click.ClickException("standard output is closed; write to a file with -o FILE")
+    if sys.stdout.isatty():
+        raise click.UsageError("A terminal cannot show a PNG; redirect the output, or see `mdevdisplay watch`.")
+
+
+def _to_stdout(frame: Frame) -> None:
+    try:
+        sys.stdout.buffer.write(frame.to_png())
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise click.ClickException(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _summary(frame: Frame) -> str:
+    torn = ", torn" if frame.flags else ""
+    return f"{frame.width}x{frame.height} {fourcc_name(frame.surface.fourcc)}{torn}"
+
+
+def _entry(locator: str, target: Path, frame: Frame) -> dict[str, Any]:
+    return {
+        "locator": locator,
+        "file": str(target),
+        "width": frame.width,
+        "height": frame.height,
+        "format": fourcc_name(frame.surface.fourcc),
+        "stride": frame.surface.stride,
+        "modifier": frame.surface.modifier,
+        "flags": [flag.name.lower() for flag in frame.flags if flag.name],
+    }
+
+
+def _take_all(shot: _Shot, locator: str | None, output: str | None, *, as_json: bool) -> None:
+    """Take one picture of each device; a device that fails does not keep the others from theirs."""
+    if locator is not None:
+        raise click.UsageError("Give a LOCATOR or --all, not both.")
+    if output is None or output == "-":
+        raise click.UsageError("--all needs a folder: -o DIR.")
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"cannot make {printable(output)}: {error.strerror}") from error
+    results: list[dict[str, Any]] = []
+    for device in devices():
+        results.append(_try(shot, device.locator, folder / file_name(device.locator)))
+        if not as_json:
+            _report(results[-1])
+    if as_json:
+        print_json(screenshots=results)
+    elif not results:
+        click.echo("No virtual GPU on this host.", err=True)
+    sys.exit(_status(results))
+
+
+def _try(shot: _Shot, locator: str, target: Path) -> dict[str, Any]:
+    try:
+        frame = shot.take(locator)
+        write_picture(target, frame)
+    except MdevDisplayError as error:
+        return {"locator": locator, "error": describe_error(error)}
+    return _entry(locator, target, frame)
+
+
+def _report(result: dict[str, Any]) -> None:
+    if "error" in result:
+        error = result["error"]
+        text = f"mdevdisplay: {result['locator']}: {error['message']} [{error['cause']}]"
+        click.echo(printable(text), err=True)
+    else:
+        click.echo(f"{printable(result['file'])}: {result['width']}x{result['height']} {result['format']}")
+
+
+def _status(results: list[dict[str, Any]]) -> int:
+    """Where every device failed alike the status says how; any other failure is an error."""
+    if not results:
+        return EXIT_NOTHING
+    statuses = {result["error"]["exit_status"] if "error" in result else 0 for result in results}
+    return int(statuses.pop()) if len(statuses) == 1 else EXIT_ERROR

@@ -1,0 +1,67 @@
+"""``mdevdisplay watch``: a display live in the terminal, drawn by textual-image."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from mdevdisplay.cli.options import backend_option, locator_argument, plane_option, timeout_option
+from mdevdisplay.cli.output import printable
+from mdevdisplay.display import Display
+from mdevdisplay.display import open as open_display
+from mdevdisplay.formats import fourcc_name
+from mdevdisplay.pixels.frame import Blank, Frame
+from mdevdisplay.surface import PlaneType
+
+if TYPE_CHECKING:
+    from rich.layout import Layout
+
+
+@click.command("watch")
+@locator_argument()
+@click.option("--fps", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="How often to look.")
+@click.option("--frames", type=click.IntRange(min=1), help="Stop after this many looks.")
+@plane_option
+@backend_option
+@timeout_option
+def command(locator: str, fps: float, frames: int | None, plane: str, backend: str | None, timeout: float) -> None:
+    """Show a display live in the terminal; Ctrl-C ends it.
+
+    In kitty and in terminals with Sixel as a picture, elsewhere in half characters.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        raise click.UsageError("Standard output is not a terminal; see `mdevdisplay screenshot`.")
+    with open_display(locator, backend=backend, timeout=timeout) as display:
+        _show(display, PlaneType[plane.upper()], fps, frames)
+
+
+def _show(display: Display, plane: PlaneType, fps: float, most: int | None) -> None:
+    from rich.live import Live
+
+    with (
+        display.frames(plane=plane, max_fps=fps) as stream,
+        Live(screen=True, auto_refresh=False) as live,
+    ):
+        for count, picture in enumerate(stream, start=1):
+            live.update(_page(display, picture), refresh=True)
+            if most is not None and count >= most:
+                break
+
+
+def _page(display: Display, picture: Frame | Blank) -> Layout:
+    """Return one screenful: a line of text, and the picture as large as the rest allows."""
+    from rich.layout import Layout
+    from rich.text import Text
+    from textual_image.renderable import Image
+
+    shown = "nothing displayed"
+    if isinstance(picture, Frame):
+        shown = f"{picture.width}x{picture.height} {fourcc_name(picture.surface.fourcc)}"
+    title = Text(f"{printable(display.locator)}  {time.strftime('%H:%M:%S')}  {shown}", style="bold", no_wrap=True)
+    page = Layout()
+    below = Image(picture.to_image(), width="auto", height="auto") if isinstance(picture, Frame) else Text("")
+    page.split_column(Layout(title, size=1), Layout(below))
+    return page

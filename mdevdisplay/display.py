@@ -1,0 +1,280 @@
+"""The consumer API: what a front end, a test or a script opens and reads."""
+
+from __future__ import annotations
+
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from mdevdisplay._lane import Lane
+from mdevdisplay._manager import Backend, Manager, load
+from mdevdisplay.dmabuf import DmaBuf
+from mdevdisplay.errors import Closed, NothingDisplayed, TimedOut
+from mdevdisplay.host.devices import list_mdevs
+from mdevdisplay.host.locate import open_device
+from mdevdisplay.host.root import HostRoot
+from mdevdisplay.pixels.frame import Frame
+from mdevdisplay.pixels.layout import Raw
+from mdevdisplay.reader import Readability, Reader
+from mdevdisplay.source import DeviceInfo, Finding, Identity
+from mdevdisplay.stream import FrameStream
+from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.vfio.edid import Edid
+
+__all__ = ["Display", "backends", "connect", "devices", "open"]
+
+T = TypeVar("T")
+WAIT_STEP = 0.05
+"""Seconds between two looks at a plane that shows nothing."""
+
+
+@cache
+def backends() -> Manager:
+    """Return the installed backends; they are loaded once a process."""
+    return load()
+
+
+def devices(root: HostRoot | None = None) -> list[DeviceInfo]:
+    """Return every device of this host that could display, without touching one.
+
+    Mediated devices come from sysfs, others from the backends that know them. A backend that fails to list is left
+    out; `mdevdisplay plugins` shows it.
+    """
+    found = [device.info() for device in list_mdevs(root or HostRoot.from_environment())]
+    return found + backends().list_devices()[0]
+
+
+def connect(locator: str, backend: str | None, output: int) -> Reader:
+    """Open a device and choose its backend: what `open` does, in the calling thread and without a deadline."""
+    manager = backends()
+    source = manager.open_locator(locator) or open_device(locator)
+    try:
+        return Reader(source, manager.choose(source, backend), output=output)
+    except BaseException:
+        source.close()
+        raise
+
+
+def open(  # noqa: A001 - mdevdisplay.open is the name that people expect
+    locator: str, *, backend: str | None = None, output: int = 0, timeout: float | None = None
+) -> Display:
+    """Open a display.
+
+    Args:
+        locator: a UUID, a PCI address, libvirt's name of either, or a backend's own scheme such as ``sim:``.
+        backend: the name of the backend to use; None chooses by probing.
+        output: the number of the output (head); VFIO devices have only 0.
+        timeout: seconds that any call to the driver may take, this one included; None waits as long as it takes.
+
+    Raises:
+        LocatorError: not a locator.
+        DeviceNotFound, DeviceGone, DeviceBusy, NotPermitted, NoVfio: the device cannot be opened.
+        NotADisplay, UnknownBackend, AmbiguousBackend: no backend reads it.
+        TimedOut: the driver did not answer in time.
+    """
+    lane = Lane(locator)
+    try:
+        reader = lane.run(partial(connect, locator, backend, output), timeout, late=Reader.close)
+    except BaseException:
+        lane.stop()
+        raise
+    return Display(reader, lane, timeout=timeout)
+
+
+class Display:
+    """An open display. Its methods may be called from any thread; calls to the driver go one at a time.
+
+    Every method that reaches the driver takes ``timeout`` in seconds; None means the display's own. After `TimedOut`
+    the late call is finished and thrown away in the background.
+    """
+
+    def __init__(self, reader: Reader, lane: Lane, *, timeout: float | None = None) -> None:
+        """Take over a reader and its lane; `mdevdisplay.open` makes both."""
+        self._reader = reader
+        self._lane = lane
+        self._timeout = timeout
+        self._closed = False
+        self._streams: weakref.WeakSet[FrameStream] = weakref.WeakSet()
+
+    @property
+    def locator(self) -> str:
+        """How the display was named."""
+        return self._reader.source.locator
+
+    @property
+    def identity(self) -> Identity:
+        """Driver, vendor, type and parent of the device."""
+        return self._reader.source.identity
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether another process owns the device."""
+        return self._reader.source.borrowed
+
+    @property
+    def backend(self) -> Backend:
+        """The chosen backend: its name, why it was chosen, what the others answered."""
+        return self._reader.backend
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._closed
+
+    def surface(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> SurfaceInfo | None:
+        """Return what a plane shows now, or None for nothing. The same object as long as nothing changed.
+
+        Raises:
+            BadSurface: the driver's numbers contradict each other.
+            GuestChangingMode: the guest sets a mode, and the driver cannot decode the plane.
+            TimedOut, Closed, DeviceGone, DriverError.
+        """
+        return self._run(partial(self._reader.surface, plane), timeout)
+
+    def capture(
+        self, plane: PlaneType = PlaneType.PRIMARY, *, wait: float = 0.0, timeout: float | None = None
+    ) -> Frame:
+        """Return a copy of what a plane shows.
+
+        The plane is queried before and after the copy; a copy during which it changed is made anew, and flagged TORN
+        where it changed every time.
+
+        Args:
+            plane: which plane.
+            wait: seconds to wait until the plane shows something.
+            timeout: seconds for each call to the driver.
+
+        Raises:
+            NothingDisplayed: the plane shows nothing.
+            NotMappable: the CPU cannot reach the pixels.
+            BadSurface, GuestChangingMode, TimedOut, Closed, DeviceGone, DriverError.
+        """
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                return self._run(partial(self._reader.capture, plane), timeout)
+            except NothingDisplayed:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+            time.sleep(min(WAIT_STEP, left))
+
+    def frames(
+        self, *, plane: PlaneType = PlaneType.PRIMARY, max_fps: float = 30.0, timeout: float | None = None
+    ) -> FrameStream:
+        """Return a stream of frames; moments without a picture come as `Blank`.
+
+        A plane that cannot be decoded for up to 2 s, as while a guest sets a mode, is waited for.
+
+        Args:
+            plane: which plane.
+            max_fps: how often to look, at most.
+            timeout: seconds for each call to the driver.
+        """
+        poll = partial(self._run, partial(self._reader.picture, plane), timeout)
+        stream = FrameStream(poll, max_fps)
+        self._streams.add(stream)
+        return stream
+
+    @contextmanager
+    def map(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> Generator[Raw]:
+        """Give access to the pixels themselves, without a copy, in the driver's own layout, read-only.
+
+        They change while you look. Copy what you want to keep: the memory is valid inside the block; later it shows
+        another picture or zeros.
+
+        Yields:
+            The array that `mdevdisplay.formats.Format.raw_shape` describes, with the driver's stride.
+
+        Raises:
+            NothingDisplayed, NotMappable, BadSurface, GuestChangingMode, TimedOut, Closed, DeviceGone, DriverError.
+        """
+        memory = self._run(partial(self._reader.find, plane), timeout)
+        if memory.dmabuf is None:
+            yield memory.view()
+            return
+        self._run(memory.dmabuf.begin_read, timeout)
+        try:
+            yield memory.view()
+        finally:
+            with suppress(Closed):
+                self._run(memory.dmabuf.end_read, timeout)
+
+    def dmabuf(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> DmaBuf:
+        """Return the dma-buf that a plane shows, yours to close (it is a context manager).
+
+        Raises:
+            NothingDisplayed: the plane shows nothing.
+            UnsupportedFormat: this device has no dma-bufs.
+            TooManyBuffers, BadSurface, GuestChangingMode, TimedOut, Closed, DeviceGone, DriverError.
+        """
+        return self._run(partial(self._reader.dmabuf, plane), timeout, late=DmaBuf.close)
+
+    def edid(self, *, timeout: float | None = None) -> Edid | None:
+        """Return the device's EDID region, or None where it has none.
+
+        Raises:
+            DriverError: its registers contradict each other.
+            TimedOut, Closed, DeviceGone.
+        """
+        return self._run(self._reader.edid, timeout)
+
+    def readability(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> Readability:
+        """Say how the pixels of a plane can be had, or why not.
+
+        Raises:
+            NothingDisplayed, BadSurface, GuestChangingMode, TimedOut, Closed, DeviceGone, DriverError.
+        """
+        return self._run(partial(self._reader.readability, plane), timeout)
+
+    def findings(self, *, timeout: float | None = None) -> tuple[Finding, ...]:
+        """Return what the backend itself knows about the state of the device."""
+        return self._run(self._reader.findings, timeout)
+
+    def close(self, *, timeout: float | None = None) -> None:
+        """End streams, drop mappings, dma-bufs and the device, in this order. Idempotent; callable from any thread.
+
+        Raises:
+            TimedOut: a call is stuck inside the kernel; the device is let go as soon as it comes back.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for stream in list(self._streams):
+            stream.close()
+        try:
+            self._lane.run(self._reader.close, self._timeout if timeout is None else timeout, must_run=True)
+        finally:
+            self._lane.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except TimedOut:
+            if error is None:
+                raise
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, source=self, stacklevel=2)
+            self._closed = True
+            self._reader.close()
+            self._lane.stop()
+
+    def __repr__(self) -> str:
+        return f"<Display {self.locator!r} {self.backend.name}{' closed' if self._closed else ''}>"
+
+    def _run(self, call: Callable[[], T], timeout: float | None, late: Callable[[T], object] | None = None) -> T:
+        if self._closed:
+            raise Closed("the display was closed before", device=self.locator, hint="open it again")
+        return self._lane.run(call, self._timeout if timeout is None else timeout, late=late)

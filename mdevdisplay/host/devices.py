@@ -1,0 +1,109 @@
+"""Which vGPUs sysfs shows: mediated devices, and PCI functions by address."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+
+from mdevdisplay.errors import DeviceGone, DeviceNotFound
+from mdevdisplay.host.root import HostRoot, read_attribute
+from mdevdisplay.source import DeviceInfo, Identity
+
+__all__ = ["PCI_ADDRESS", "UUID", "HostDevice", "find", "list_mdevs"]
+
+UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+PCI_ADDRESS = re.compile(r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+
+
+@attrs.frozen(kw_only=True)
+class HostDevice:
+    """A device as sysfs shows it.
+
+    Attributes:
+        identity: name, driver, vendor, type, parent.
+        group: the number of its IOMMU group, or "" where it has none.
+        type_name: the vendor's name of its mdev type.
+    """
+
+    identity: Identity
+    group: str
+    type_name: str = ""
+
+    def info(self) -> DeviceInfo:
+        """Return its line for ``list``."""
+        return DeviceInfo(locator=self.identity.name, identity=self.identity, type_name=self.type_name)
+
+
+def _target(link: Path) -> Path | None:
+    """Return what a symbolic link in sysfs points to; None where it vanished or never was."""
+    try:
+        return link.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
+
+
+def _name(link: Path) -> str:
+    target = _target(link)
+    return target.name if target is not None else ""
+
+
+def list_mdevs(root: HostRoot) -> list[HostDevice]:
+    """Return every mediated device, by UUID; one that vanishes while it is read is left out."""
+    try:
+        names = sorted(entry.name for entry in (root.sys / "bus/mdev/devices").iterdir())
+    except OSError:
+        return []
+    return [device for name in names if (device := _read_mdev(root, name)) is not None]
+
+
+def _read_mdev(root: HostRoot, name: str) -> HostDevice | None:
+    path = _target(root.sys / "bus/mdev/devices" / name)
+    if path is None:
+        return None
+    mdev_type = _name(path / "mdev_type")
+    identity = Identity(
+        name=name,
+        driver=_name(path / "driver"),
+        vendor=mdev_type.split("-", 1)[0],
+        mdev_type=mdev_type,
+        parent=path.parent.name,
+    )
+    return HostDevice(
+        identity=identity, group=_name(path / "iommu_group"), type_name=read_attribute(path / "mdev_type" / "name")
+    )
+
+
+def _read_pci(root: HostRoot, address: str) -> HostDevice | None:
+    path = _target(root.sys / "bus/pci/devices" / address)
+    if path is None:
+        return None
+    driver = _name(path / "driver")
+    parent = _name(path / "physfn")  # a virtual function's link to its physical one
+    identity = Identity(name=address, driver=driver, vendor=driver, parent=parent)
+    return HostDevice(identity=identity, group=_name(path / "iommu_group"))
+
+
+def find(root: HostRoot, name: str) -> HostDevice:
+    """Return the device of a UUID or a PCI address.
+
+    Raises:
+        DeviceNotFound: the host has no such device.
+        DeviceGone: it has no IOMMU group, so no VFIO driver holds it any more.
+    """
+    if UUID.fullmatch(name):
+        device = _read_mdev(root, name.lower())
+        kind, where = "mediated device", "see `mdevdisplay list`, or `mdevctl list --defined` for one not started"
+    else:
+        device = _read_pci(root, name.lower())
+        kind, where = "PCI function", "see `lspci -D`"
+    if device is None:
+        raise DeviceNotFound(f"this host has no {kind} of that name", device=name, hint=where)
+    if not device.group:
+        raise DeviceGone(
+            "the device is in no IOMMU group, so no VFIO driver has it",
+            device=name,
+            hint="bind it to its VFIO driver, or enable the IOMMU for a PCI function",
+        )
+    return device

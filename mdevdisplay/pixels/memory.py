@@ -1,0 +1,174 @@
+"""Where a surface's pixels can be read: its region first, its dma-buf second, or nowhere and why."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from mdevdisplay.dmabuf import DmaBuf
+from mdevdisplay.errors import NotMappable
+from mdevdisplay.pixels.layout import Raw, raw_view, row_bytes
+from mdevdisplay.region import Mappable, MappedRegion, map_region
+from mdevdisplay.surface import SurfaceInfo
+
+__all__ = ["Buffers", "PixelMemory", "SurfaceMemory"]
+
+_KEPT_DMABUFS = 8
+
+
+class Buffers(Protocol):
+    """What is asked of a backend."""
+
+    def query_region(self, surface: SurfaceInfo) -> Mappable | None:
+        """Return the surface's mappable memory, or None."""
+
+    def create_dmabuf(self, surface: SurfaceInfo) -> DmaBuf | None:
+        """Return the surface's dma-buf, or None."""
+
+    @property
+    def map_hint(self) -> str:
+        """What to do where the driver's dma-bufs cannot be mapped."""
+        ...
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PixelMemory:
+    """One surface's pixels in mapped memory. Valid until the next call of `SurfaceMemory.find`.
+
+    Attributes:
+        surface: the geometry.
+        way: ``"region"`` or ``"dma-buf"``.
+        rows: what to copy, see `mdevdisplay.pixels.layout.row_bytes`.
+        data: the mapped bytes.
+        start: bytes from their start to the first pixel.
+        dmabuf: the buffer to bracket CPU reads with, or None.
+    """
+
+    surface: SurfaceInfo
+    way: str
+    data: npt.NDArray[np.uint8]
+    start: int
+    rows: npt.NDArray[np.uint8]
+    dmabuf: DmaBuf | None = None
+
+    def view(self) -> Raw:
+        """Return the pixels in the driver's own layout, read-only, without a copy."""
+        return raw_view(self.data, self.start, self.surface, self.surface.stride)
+
+    def copy_into(self, target: npt.NDArray[np.uint8]) -> None:
+        """Copy the pixels, rows packed, into (packed size,) uint8: memory of a device is read once, front to back."""
+        if self.dmabuf is not None:
+            self.dmabuf.begin_read()
+        try:
+            np.copyto(target.reshape(self.rows.shape), self.rows)
+        finally:
+            if self.dmabuf is not None:
+                self.dmabuf.end_read()
+
+
+class SurfaceMemory:
+    """Finds and keeps the mappings of one display. A mapping is made anew only when the geometry needs it."""
+
+    def __init__(self, buffers: Buffers, device: str = "") -> None:
+        self._buffers = buffers
+        self._device = device
+        self._current: PixelMemory | None = None
+        self._region: tuple[Mappable, MappedRegion] | None = None
+        self._dmabufs: OrderedDict[int, tuple[DmaBuf, MappedRegion]] = OrderedDict()
+
+    def find(self, surface: SurfaceInfo) -> PixelMemory:
+        """Return where the surface's pixels are.
+
+        Raises:
+            NotMappable: the CPU cannot map what the driver offers.
+            BadSurface: the picture does not fit into the memory.
+            MdevDisplayError: the backend failed.
+        """
+        current = self._current
+        if current is not None and current.surface is surface:
+            return current
+        self._current = None
+        mappable = self._buffers.query_region(surface)
+        if mappable is not None:
+            self._current = self._in_region(surface, mappable)
+            return self._current
+        dmabuf = self._buffers.create_dmabuf(surface)
+        if dmabuf is None:
+            raise NotMappable(
+                "the backend offers neither a region nor a dma-buf for this surface",
+                device=self._device,
+                hint="report it to the backend's authors",
+            )
+        self._current = self._in_dmabuf(surface, dmabuf)
+        return self._current
+
+    def _in_region(self, surface: SurfaceInfo, mappable: Mappable) -> PixelMemory:
+        start = mappable.pixel_offset + surface.offset
+        region = self._mapped(attrs.evolve(mappable, pixel_offset=start), surface.needed - surface.offset)
+        return PixelMemory(
+            surface=surface, way="region", data=region.data, start=start, rows=row_bytes(region.data, start, surface)
+        )
+
+    def _mapped(self, mappable: Mappable, needed: int) -> MappedRegion:
+        """Return the mapping that there is where it is of the same region and long enough, else a new one.
+
+        The old one goes first: NVIDIA's driver lets its console be mapped only once at a time.
+        """
+        if self._region is not None:
+            known, region = self._region
+            same = (known.fd, known.offset, known.size) == (mappable.fd, mappable.offset, mappable.size)
+            if same and mappable.pixel_offset + needed <= region.size:
+                return region
+            self._region = None
+            region.close()
+        region = map_region(
+            mappable,
+            needed,
+            device=self._device,
+            hint="another process may have mapped it: NVIDIA's driver allows one mapping, QEMU's display=on takes it",
+        )
+        self._region = (mappable, region)
+        return region
+
+    def _in_dmabuf(self, surface: SurfaceInfo, dmabuf: DmaBuf) -> PixelMemory:
+        kept = self._dmabufs.get(dmabuf.key)
+        if kept is not None:
+            dmabuf.close()
+            self._dmabufs.move_to_end(dmabuf.key)
+        else:
+            try:
+                kept = (dmabuf, dmabuf.map(hint=self._buffers.map_hint))
+            except BaseException:
+                dmabuf.close()
+                raise
+            self._dmabufs[dmabuf.key] = kept
+            while len(self._dmabufs) > _KEPT_DMABUFS:
+                _drop(self._dmabufs.popitem(last=False)[1])
+        buffer, region = kept
+        return PixelMemory(
+            surface=surface,
+            way="dma-buf",
+            data=region.data,
+            start=surface.offset,
+            rows=row_bytes(region.data, surface.offset, surface),
+            dmabuf=buffer,
+        )
+
+    def close(self) -> None:
+        """Drop every mapping, then every dma-buf. Views that somebody holds turn to zeros. Idempotent."""
+        self._current = None
+        if self._region is not None:
+            self._region[1].close()
+            self._region = None
+        while self._dmabufs:
+            _drop(self._dmabufs.popitem()[1])
+
+
+def _drop(kept: tuple[DmaBuf, MappedRegion]) -> None:
+    dmabuf, region = kept
+    region.close()
+    dmabuf.close()

@@ -1,0 +1,162 @@
+"""Reading one open source: every step that reaches the driver, for one thread at a time and without deadlines.
+
+`mdevdisplay.display` and `mdevdisplay.aio` put a lane around it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from mdevdisplay._manager import Backend
+from mdevdisplay.dmabuf import DmaBuf
+from mdevdisplay.errors import (
+    Closed,
+    GuestChangingMode,
+    MdevDisplayError,
+    NothingDisplayed,
+    UnsupportedFormat,
+)
+from mdevdisplay.pixels import convert
+from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
+from mdevdisplay.pixels.layout import packed_size, raw_view
+from mdevdisplay.pixels.memory import PixelMemory, SurfaceMemory
+from mdevdisplay.pixels.pool import FramePool
+from mdevdisplay.source import Finding, Source
+from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.vfio.device import Device
+from mdevdisplay.vfio.edid import Edid
+
+__all__ = ["Readability", "Reader"]
+
+_TRIES = 3
+
+
+@attrs.frozen(kw_only=True)
+class Readability:
+    """How a surface's pixels can be had.
+
+    Attributes:
+        way: ``"region"``, ``"dma-buf"``, or ``""`` where they cannot.
+        reason: why not, with what to do; "" where they can.
+    """
+
+    way: str
+    reason: str = ""
+
+
+class Reader:
+    """One source with its backend: surfaces, copies, mappings. Not thread-safe."""
+
+    def __init__(self, source: Source, backend: Backend, *, output: int = 0) -> None:
+        """Take over an open source; close() closes it."""
+        self.source = source
+        self.backend = backend
+        self._output = output
+        self._memory = SurfaceMemory(backend, source.locator)
+        self._pool = FramePool()
+        self._serial = 0
+        # registered after the backend's clean-ups, so run before them: maps and dma-bufs go first
+        source.on_close(self._memory.close)
+
+    def surface(self, plane: PlaneType) -> SurfaceInfo | None:
+        """Return what a plane shows now, or None."""
+        if self.source.closed:
+            raise Closed("the display was closed before", device=self.source.locator, hint="open it again")
+        return self.backend.get_surface_info(plane, self._output)
+
+    def shown(self, plane: PlaneType) -> SurfaceInfo:
+        """Return what a plane shows now; raises `NothingDisplayed` for nothing."""
+        surface = self.surface(plane)
+        if surface is None:
+            raise NothingDisplayed(
+                f"the {plane.name.lower()} plane shows nothing",
+                device=self.source.locator,
+                hint="no guest has set a mode yet, its driver is not loaded, or it switched its screen off; wait for "
+                "it with capture(wait=…) or --wait",
+            )
+        return surface
+
+    def find(self, plane: PlaneType) -> PixelMemory:
+        """Return where the plane's pixels can be read now."""
+        return self._memory.find(self.shown(plane))
+
+    def capture(self, plane: PlaneType) -> Frame:
+        """Copy a plane, anew if it changed meanwhile; raises `NothingDisplayed` for nothing."""
+        tries = 1
+        surface = self.shown(plane)
+        buffer = self._copy(surface)
+        after = self.surface(plane)
+        while after is not surface and after is not None and tries < _TRIES:
+            tries += 1
+            surface = after
+            buffer = self._copy(surface)
+            after = self.surface(plane)
+        layout = surface.format
+        stride = layout.minimum_stride(surface.width) if layout is not None else 0
+        return Frame(
+            raw_view(buffer, 0, surface, stride),
+            surface,
+            serial=self._next_serial(),
+            timestamp=time.monotonic(),
+            flags=FrameFlags.NONE if after is surface else FrameFlags.TORN,
+            device=self.source.locator,
+            decoder=self.backend.decode,
+        )
+
+    def _copy(self, surface: SurfaceInfo) -> npt.NDArray[np.uint8]:
+        memory = self._memory.find(surface)
+        buffer = self._pool.take(packed_size(surface, memory.data.size - memory.start))
+        memory.copy_into(buffer)
+        return buffer
+
+    def picture(self, plane: PlaneType) -> Frame | Blank:
+        """Return a frame, or a `Blank` where the plane shows nothing."""
+        try:
+            return self.capture(plane)
+        except NothingDisplayed:
+            return Blank(serial=self._next_serial(), timestamp=time.monotonic())
+
+    def _next_serial(self) -> int:
+        self._serial += 1
+        return self._serial
+
+    def dmabuf(self, plane: PlaneType) -> DmaBuf:
+        """Return the plane's dma-buf, the caller's own; raises `UnsupportedFormat` where there is none."""
+        buffer = self.backend.create_dmabuf(self.shown(plane))
+        if buffer is None:
+            raise UnsupportedFormat(
+                f"backend {self.backend.name} reads this device through a region; it has no dma-buf",
+                device=self.source.locator,
+                hint="use map() or capture()",
+                cause="no-dmabuf",
+            )
+        return buffer
+
+    def edid(self) -> Edid | None:
+        """Return the device's EDID region, or None where it has none."""
+        return self.source.read_edid() if isinstance(self.source, Device) else None
+
+    def readability(self, plane: PlaneType) -> Readability:
+        """Say how the pixels of a plane can be had, or why not; raises `NothingDisplayed` for nothing."""
+        surface = self.shown(plane)
+        try:
+            memory = self._memory.find(surface)
+            if not self.backend.can_decode:
+                convert.check_decodable(surface)
+        except (GuestChangingMode, Closed):
+            raise
+        except MdevDisplayError as error:
+            return Readability(way="", reason=f"{error.message}; {error.hint}" if error.hint else error.message)
+        return Readability(way=memory.way)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what the backend itself knows about the state of the device."""
+        return self.backend.diagnose()
+
+    def close(self) -> None:
+        """Drop mappings, dma-bufs and the source, in this order. Idempotent."""
+        self.source.close()

@@ -1,0 +1,149 @@
+"""A stream of frames: an iterator that polls, and a descriptor for event loops."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Self
+
+from mdevdisplay.errors import BadSurface, Closed, GuestChangingMode
+from mdevdisplay.pixels.frame import Blank, Frame
+
+__all__ = ["FrameStream", "ModeChangePatience", "Pace"]
+
+Picture = Frame | Blank
+
+
+class Pace:
+    """Says when the next poll is due: at most ``max_fps`` a second, and never to catch up."""
+
+    def __init__(self, max_fps: float) -> None:
+        if not max_fps > 0:
+            raise ValueError(f"max_fps {max_fps} is not above 0")
+        self._interval = 1.0 / max_fps
+        self._due = 0.0
+
+    def delay(self) -> float:
+        """Return the seconds to wait now, and count the poll that follows as done."""
+        now = time.monotonic()
+        wait = max(0.0, self._due - now)
+        self._due = max(self._due, now - self._interval) + self._interval
+        return wait
+
+
+class ModeChangePatience:
+    """Bears a plane that cannot be decoded for a while: guests change their modes."""
+
+    BORNE = (GuestChangingMode, BadSurface)
+    SECONDS = 2.0
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def failed(self, error: Exception) -> None:
+        """Count a failure; raise it where there have been nothing but failures for `SECONDS`."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        if now - self._since >= self.SECONDS:
+            raise error
+
+    def succeeded(self) -> None:
+        """Start counting anew."""
+        self._since = None
+
+
+class FrameStream(Iterator[Picture]):
+    """Frames of one display, as long as it is open. Blank moments come as `Blank`.
+
+    Iterate it, or for GLib, Qt and other loops watch `fileno` and call `latest` when it is readable. close() from any
+    thread ends both. Use it as a context manager, or let the display's close() end it.
+    """
+
+    def __init__(self, poll: Callable[[], Picture], max_fps: float) -> None:
+        """Take pictures with ``poll``; `Display.frames` makes one for you."""
+        self._poll = poll
+        self._pace = Pace(max_fps)
+        self._patience = ModeChangePatience()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._event = -1
+        self._newest: Picture | BaseException | None = None
+
+    def __next__(self) -> Picture:
+        while not self._ended.wait(self._pace.delay()):
+            try:
+                picture = self._poll()
+            except Closed:
+                if self._ended.is_set():
+                    break
+                raise
+            except ModeChangePatience.BORNE as error:
+                self._patience.failed(error)
+                continue
+            self._patience.succeeded()
+            return picture
+        raise StopIteration
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `latest` has something new; the first call starts a thread."""
+        with self._lock:
+            if self._event < 0:
+                if self._ended.is_set():
+                    raise Closed("the stream of frames was closed before")
+                self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+                threading.Thread(target=self._pump, name="mdevdisplay frames", daemon=True).start()
+            return self._event
+
+    def latest(self) -> Picture | None:
+        """Return the newest picture that was not returned before, or None; for use with `fileno`.
+
+        Raises:
+            MdevDisplayError: what ended the stream.
+        """
+        with self._lock:
+            if self._event >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._event)
+            newest, self._newest = self._newest, None
+        if isinstance(newest, BaseException):
+            raise newest
+        return newest
+
+    def _pump(self) -> None:
+        while True:
+            picture: Picture | BaseException
+            try:
+                picture = next(self)
+            except StopIteration:
+                return
+            except BaseException as error:  # noqa: BLE001 - latest() raises it in the consumer's thread
+                picture = error
+            with self._lock:
+                if self._event < 0:
+                    return
+                self._newest = picture
+                os.eventfd_write(self._event, 1)
+            if isinstance(picture, BaseException):
+                return
+
+    def close(self) -> None:
+        """End the stream, from any thread. Idempotent."""
+        self._ended.set()
+        with self._lock:
+            event, self._event, self._newest = self._event, -1, None
+        if event >= 0:
+            os.close(event)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_event", -1) >= 0:
+            self.close()

@@ -1,0 +1,304 @@
+"""VFIO_DEVICE_QUERY_GFX_PLANE and VFIO_DEVICE_GET_GFX_DMABUF, with what real drivers do with them."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import resource
+import time
+from collections import OrderedDict
+from ctypes import sizeof
+
+import attrs
+
+from mdevdisplay.dmabuf import DmaBuf
+from mdevdisplay.errors import (
+    BadSurface,
+    DriverError,
+    GuestChangingMode,
+    MdevDisplayError,
+    TooManyBuffers,
+    from_oserror,
+)
+from mdevdisplay.formats import lookup, minimum_size
+from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.vfio import uapi
+from mdevdisplay.vfio.quirks import Quirks
+from mdevdisplay.vfio.regions import Ioctl
+
+__all__ = ["DmaBufCache", "GfxKind", "PlaneQuery", "ProbeAnswer", "decode_plane", "probe"]
+
+_SIZE = sizeof(uapi.vfio_device_gfx_plane_info)
+_BACK_OFF = (0.002, 0.005, 0.010, 0.020, 0.040, 0.080)
+_PAGE = 4096
+
+
+class GfxKind(enum.IntEnum):
+    """How a driver hands its planes out; the numbers are VFIO_GFX_PLANE_TYPE_*."""
+
+    DMABUF = uapi.VFIO_GFX_PLANE_TYPE_DMABUF
+    REGION = uapi.VFIO_GFX_PLANE_TYPE_REGION
+
+
+@attrs.frozen
+class ProbeAnswer:
+    """What a driver said to a probe: whether it offers the kind, and its words for people."""
+
+    supported: bool
+    text: str
+
+
+def _request(flags: int, plane: PlaneType) -> bytearray:
+    """A zeroed query: GVT-g answers a disabled plane by leaving the caller's bytes as they were."""
+    buffer = bytearray(_SIZE)
+    request = uapi.vfio_device_gfx_plane_info.from_buffer(buffer)
+    request.argsz, request.flags, request.drm_plane_type = _SIZE, flags, plane
+    return buffer
+
+
+def probe(ioctl: Ioctl, kind: GfxKind, device: str = "") -> ProbeAnswer:
+    """Ask whether the driver offers planes of a kind.
+
+    A driver older than the interface may answer 0 to every ioctl (kvmgt before Linux 4.16), also to a query with no
+    flag at all, which every real one refuses.
+
+    Raises:
+        MdevDisplayError: the driver failed in another way than by not supporting it.
+    """
+    name = f"PROBE+{kind.name}"
+    try:
+        ioctl(uapi.VFIO_DEVICE_QUERY_GFX_PLANE, _request(uapi.VFIO_GFX_PLANE_TYPE_PROBE | kind, PlaneType.PRIMARY))
+    except OSError as error:
+        number = error.errno or 0
+        if number in (errno.ENOTTY, errno.EINVAL):
+            meaning = "it has no display" if number == errno.ENOTTY else "not this kind"
+            return ProbeAnswer(False, f"{name} answered {errno.errorcode[number]}: {meaning}")
+        raise from_oserror(error, device=device, doing=f"QUERY_GFX_PLANE with {name}") from error
+    try:
+        ioctl(uapi.VFIO_DEVICE_QUERY_GFX_PLANE, _request(0, PlaneType.PRIMARY))
+    except OSError:
+        return ProbeAnswer(True, f"{name} answered 0")
+    return ProbeAnswer(False, f"{name} answered 0, but so did a query without flags: a driver older than the interface")
+
+
+def decode_plane(
+    answer: bytes | bytearray, kind: GfxKind, plane: PlaneType, *, quirks: Quirks | None = None, device: str = ""
+) -> SurfaceInfo | None:
+    """Turn a driver's 64 bytes into a SurfaceInfo, or None where the plane shows nothing; pure.
+
+    Raises:
+        BadSurface: the numbers contradict each other.
+    """
+    raw = uapi.vfio_device_gfx_plane_info.from_buffer_copy(answer)
+    if not (raw.drm_format and raw.width and raw.height and raw.size):
+        return None
+    size = raw.size
+    if quirks is not None and quirks.size_in_pages:
+        size = _bytes_from_pages(raw)
+    dmabuf = kind is GfxKind.DMABUF
+    try:
+        return SurfaceInfo(
+            plane=plane,
+            fourcc=raw.drm_format,
+            modifier=raw.drm_format_mod,
+            width=raw.width,
+            height=raw.height,
+            stride=raw.stride,
+            size=size,
+            x=raw.x_pos,
+            y=raw.y_pos,
+            x_hot=None if raw.x_hot == uapi.HOTSPOT_UNKNOWN else raw.x_hot,
+            y_hot=None if raw.y_hot == uapi.HOTSPOT_UNKNOWN else raw.y_hot,
+            dmabuf_id=raw.dmabuf_id if dmabuf else None,
+            region_index=None if dmabuf else raw.region_index,
+        )
+    except BadSurface as error:
+        error.device = device
+        raise
+
+
+def _bytes_from_pages(raw: uapi.vfio_device_gfx_plane_info) -> int:
+    """Return the size in bytes of a driver that may have said pages: too small as bytes, enough as pages."""
+    layout = lookup(raw.drm_format)
+    if layout is None:
+        return raw.size
+    need = minimum_size(layout, raw.width, raw.height, raw.stride, raw.drm_format_mod)
+    as_pages = raw.size * _PAGE
+    return as_pages if raw.size < need <= as_pages <= 0xFFFFFFFF else raw.size
+
+
+class PlaneQuery:
+    """Asks for one plane again and again. The same answer gives the same SurfaceInfo object.
+
+    Not thread-safe: one query at a time a device, which is the framework's rule anyhow.
+    """
+
+    def __init__(self, ioctl: Ioctl, plane: PlaneType, kind: GfxKind, quirks: Quirks, device: str = "") -> None:
+        self._ioctl = ioctl
+        self._plane = plane
+        self._kind = kind
+        self._quirks = quirks
+        self._device = device
+        self._blank = bytes(_request(kind, plane))
+        self._buffer = bytearray(_SIZE)
+        self._last = bytearray()
+        self._surface: SurfaceInfo | None = None
+
+    def __call__(self) -> SurfaceInfo | None:
+        """Query once; None where the plane shows nothing.
+
+        Raises:
+            BadSurface: the numbers contradict each other.
+            GuestChangingMode: the driver could not decode the plane for about 150 ms.
+            MdevDisplayError: the driver refused.
+        """
+        buffer = self._buffer
+        buffer[:] = self._blank
+        try:
+            self._ioctl(uapi.VFIO_DEVICE_QUERY_GFX_PLANE, buffer)
+        except OSError as error:
+            self._retry(error)
+        if buffer == self._last:
+            return self._surface
+        surface = decode_plane(buffer, self._kind, self._plane, quirks=self._quirks, device=self._device)
+        self._last, self._surface = bytearray(buffer), surface
+        return surface
+
+    def _retry(self, error: OSError) -> None:
+        """Ask again as long as the driver's refusal is one that passes.
+
+        mbochs answers ENOMEM to the first query of every new mode (mbochs_query_gfx_plane drops the result of its
+        allocation) and the next one succeeds. GVT-g answers EINVAL or EFAULT while the guest sets a mode.
+        """
+        delays = iter(_BACK_OFF)
+        if error.errno == errno.ENOMEM:
+            try:
+                self._again()
+                return
+            except OSError as second:
+                error = second
+        while error.errno in (errno.EINVAL, errno.EFAULT, errno.ENOMEM):
+            delay = next(delays, None)
+            if delay is None:
+                doing = f"QUERY_GFX_PLANE of the {self._plane.name.lower()} plane, {len(_BACK_OFF)} times"
+                hint = "the guest is setting a mode, or its framebuffer cannot be decoded by the driver; try again"
+                raise from_oserror(
+                    error, device=self._device, doing=doing, hint=hint, kind=GuestChangingMode
+                ) from error
+            time.sleep(delay)
+            try:
+                self._again()
+                return
+            except OSError as later:
+                error = later
+        doing = f"QUERY_GFX_PLANE of the {self._plane.name.lower()} plane"
+        raise from_oserror(error, device=self._device, doing=doing) from error
+
+    def _again(self) -> None:
+        self._buffer[:] = self._blank
+        self._ioctl(uapi.VFIO_DEVICE_QUERY_GFX_PLANE, self._buffer)
+
+
+def _most_buffers() -> int:
+    """How many dma-bufs one device may keep open: a quarter of the descriptors allowed, 256 at most."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 256 if soft == resource.RLIM_INFINITY else max(8, min(256, soft // 4))
+
+
+_Key = tuple[int | None, int, int, int, int, int, int]
+
+
+def _key(surface: SurfaceInfo) -> _Key:
+    """Id and all geometry: GVT-g gives an id to another buffer once the first has died."""
+    return (
+        surface.dmabuf_id,
+        surface.fourcc,
+        surface.modifier,
+        surface.width,
+        surface.height,
+        surface.stride,
+        surface.size,
+    )
+
+
+class DmaBufCache:
+    """The dma-bufs of one device: asks the driver for each once, and hands out duplicates."""
+
+    def __init__(self, ioctl: Ioctl, quirks: Quirks, device: str = "", *, borrowed: bool = False) -> None:
+        self._ioctl = ioctl
+        self._quirks = quirks
+        self._device = device
+        self._borrowed = borrowed
+        self._kept: OrderedDict[_Key, DmaBuf] = OrderedDict()
+        self._limit = _most_buffers() if quirks.get_once else quirks.keep
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, surface: SurfaceInfo) -> DmaBuf:
+        """Return a DmaBuf of the caller's own for a surface that `PlaneQuery` returned.
+
+        Raises:
+            TooManyBuffers: the exporter's buffers must be kept and the guest has used too many.
+            DriverError: the exporter must not be asked, or refused.
+            BadSurface: the buffer is smaller than the picture.
+        """
+        key = _key(surface)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._export(surface, key)
+        self._kept.move_to_end(key)
+        return kept.dup(surface)
+
+    def _export(self, surface: SurfaceInfo, key: _Key) -> DmaBuf:
+        if surface.dmabuf_id is None:
+            raise DriverError("the surface is in a region, not in a dma-buf", device=self._device)
+        if self._borrowed and not self._quirks.get_when_borrowed:
+            raise DriverError(
+                "asking this driver for a dma-buf is not safe while a VM uses the device",
+                device=self._device,
+                hint="read its pixels from the region instead: capture() and map() do",
+                cause="unsafe-dmabuf",
+            )
+        self._make_room(surface)
+        argument = bytearray(surface.dmabuf_id.to_bytes(4, "little"))
+        try:
+            fd = self._ioctl(uapi.VFIO_DEVICE_GET_GFX_DMABUF, argument)
+        except OSError as error:
+            raise self._refused(error, surface) from error
+        kept = DmaBuf(fd, surface, device=self._device)
+        self._kept[key] = kept
+        return kept
+
+    def _make_room(self, surface: SurfaceInfo) -> None:
+        if not self._quirks.get_once:
+            while len(self._kept) >= self._limit:
+                self._kept.popitem(last=False)[1].close()
+            return
+        if any(key[0] == surface.dmabuf_id for key in self._kept):
+            raise DriverError(
+                f"the driver gave dma-buf id {surface.dmabuf_id} to two different surfaces",
+                device=self._device,
+                hint="asking for it twice is not safe with this driver; close the display and open it again",
+            )
+        if len(self._kept) >= self._limit:
+            raise TooManyBuffers(
+                f"the guest has used more than {self._limit} framebuffers and this driver's must all be kept open",
+                device=self._device,
+                hint="read pixels with capture() or map(), which need no dma-buf, or open the display again",
+            )
+
+    def _refused(self, error: OSError, surface: SurfaceInfo) -> MdevDisplayError:
+        doing = f"GET_GFX_DMABUF of id {surface.dmabuf_id}"
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            hint = "the guest changed its framebuffer in between, or it starts off a page; query and ask again"
+            return from_oserror(error, device=self._device, doing=doing, hint=hint, kind=DriverError)
+        if error.errno == errno.EMFILE:
+            hint = "this process has too many open files: close some, or raise its limit (ulimit -n)"
+            return from_oserror(error, device=self._device, doing=doing, hint=hint, kind=TooManyBuffers)
+        return from_oserror(error, device=self._device, doing=doing)
+
+    def close(self) -> None:
+        """Close every kept dma-buf. It must come before the device is closed."""
+        while self._kept:
+            self._kept.popitem()[1].close()

@@ -1,0 +1,143 @@
+"""A device descriptor by the legacy way: container, group, device."""
+
+from __future__ import annotations
+
+import errno
+import os
+from ctypes import c_int32
+from pathlib import Path
+
+from mdevdisplay._ioctl import ioctl
+from mdevdisplay.errors import (
+    DeviceBusy,
+    DeviceGone,
+    DriverError,
+    MdevDisplayError,
+    NotADisplay,
+    NotPermitted,
+    NoVfio,
+    from_oserror,
+    translated,
+)
+from mdevdisplay.source import Identity
+from mdevdisplay.vfio import uapi
+from mdevdisplay.vfio.device import Device
+
+__all__ = ["open_by_group"]
+
+_PERMISSION_HINT = (
+    "run as root, or give your user the node: `chown USER {node}` now, a udev rule on SUBSYSTEM vfio for good"
+)
+_NO_VFIO_HINT = "load VFIO: `modprobe vfio_iommu_type1` and the vGPU's own module, as root"
+
+
+def open_by_group(
+    group: int | str, name: str, locator: str, identity: Identity | None = None, *, dev: Path = Path("/dev")
+) -> Device:
+    """Open a device that nobody else holds, by /dev/vfio/vfio and /dev/vfio/GROUP.
+
+    Args:
+        group: the IOMMU group's number, the basename of the device's ``iommu_group`` link in sysfs.
+        name: the device's name inside the group: a UUID for an mdev, the address for a PCI function.
+        locator: how the user named it.
+        identity: what sysfs says of it.
+        dev: where device nodes are.
+
+    Raises:
+        NoVfio: there is no /dev/vfio/vfio, or no such group node.
+        NotPermitted: a node's mode forbids it.
+        DeviceBusy: the group is open elsewhere; a group opens once.
+        DriverError: the driver refuses; GVT-g wants a VM of the opener's own process.
+    """
+    container_node, group_node = dev / "vfio" / "vfio", dev / "vfio" / str(group)
+    container = _open_node(container_node, locator)
+    try:
+        version = _checked(container, uapi.VFIO_GET_API_VERSION, locator, "VFIO_GET_API_VERSION")
+        if version != uapi.VFIO_API_VERSION:
+            raise DriverError(f"the kernel speaks VFIO API {version}, not {uapi.VFIO_API_VERSION}", device=locator)
+        group_fd = _open_node(group_node, locator)
+        try:
+            device = _device_fd(container, group_fd, group_node, name, locator)
+        except BaseException:
+            os.close(group_fd)
+            raise
+    except BaseException:
+        os.close(container)
+        raise
+    source = Device(device, locator, identity)
+    # closed after the device, group before container
+    source.after_release(lambda: os.close(container))
+    source.after_release(lambda: os.close(group_fd))
+    return source
+
+
+def _open_node(node: Path, locator: str) -> int:
+    try:
+        return os.open(node, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot_open(error, node, locator) from error
+
+
+def _cannot_open(error: OSError, node: Path, locator: str) -> MdevDisplayError:
+    doing = f"opening {node}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = _PERMISSION_HINT.format(node=node)
+        return from_oserror(error, device=locator, doing=doing, hint=hint, kind=NotPermitted)
+    if error.errno == errno.EBUSY:
+        hint = "another process, most likely the VM's VMM, holds the device, and a VFIO group opens only once"
+        return from_oserror(error, device=locator, doing=doing, hint=hint, kind=DeviceBusy)
+    if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+        # a node without its device: the module is missing, or the group went away between listing and opening
+        here = node.parent.is_dir() and node.name != "vfio"
+        hint = "the device was removed; see `mdevdisplay list`" if here else _NO_VFIO_HINT
+        kind: type[MdevDisplayError] = DeviceGone if here else NoVfio
+        return from_oserror(error, device=locator, doing=doing, hint=hint, kind=kind)
+    return from_oserror(error, device=locator, doing=doing)
+
+
+def _checked(fd: int, request: int, locator: str, doing: str, argument: bytearray | int = 0) -> int:
+    with translated(locator, doing):
+        return ioctl(fd, request, argument)
+
+
+def _device_fd(container: int, group: int, node: Path, name: str, locator: str) -> int:
+    status = bytearray(8)
+    status[:4] = (8).to_bytes(4, "little")
+    _checked(group, uapi.VFIO_GROUP_GET_STATUS, locator, "VFIO_GROUP_GET_STATUS", status)
+    if not int.from_bytes(status[4:], "little") & uapi.VFIO_GROUP_FLAGS_VIABLE:
+        raise DeviceBusy(
+            f"IOMMU group {node.name} is not viable: another device of it is bound to a host driver",
+            device=locator,
+            hint="bind every device of the group to vfio-pci, or to no driver",
+        )
+    argument = bytearray(bytes(c_int32(container)))
+    _checked(group, uapi.VFIO_GROUP_SET_CONTAINER, locator, f"adding {node} to a container", argument)
+    _set_iommu(container, locator)
+    try:
+        return ioctl(group, uapi.VFIO_GROUP_GET_DEVICE_FD, bytearray(os.fsencode(name) + b"\0"))
+    except OSError as error:
+        raise _no_device(error, name, locator) from error
+
+
+def _set_iommu(container: int, locator: str) -> None:
+    """Choose type 1 version 2, else version 1; an mdev needs no IOMMU hardware for either."""
+    try:
+        ioctl(container, uapi.VFIO_SET_IOMMU, uapi.VFIO_TYPE1v2_IOMMU)
+    except OSError:
+        doing = "VFIO_SET_IOMMU (is vfio_iommu_type1 loaded?)"
+        _checked(container, uapi.VFIO_SET_IOMMU, locator, doing, uapi.VFIO_TYPE1_IOMMU)
+
+
+def _no_device(error: OSError, name: str, locator: str) -> MdevDisplayError:
+    doing = f"VFIO_GROUP_GET_DEVICE_FD of {name}"
+    if error.errno == errno.ESRCH:
+        hint = "this driver (GVT-g) opens a vGPU only for the process that runs its VM; read it while the VM runs"
+        return from_oserror(error, device=locator, doing=doing, hint=hint, kind=DriverError)
+    if error.errno == errno.EEXIST:
+        hint = "the VM of this process has a vGPU of this driver already"
+        return from_oserror(error, device=locator, doing=doing, hint=hint, kind=DeviceBusy)
+    if error.errno == errno.ENODEV:
+        hint = "the device was removed, or no vGPU type is set on it; see `mdevdisplay list`"
+        return from_oserror(error, device=locator, doing=doing, hint=hint, kind=DeviceGone)
+    kind = None if error.errno != errno.ENOTTY else NotADisplay
+    return from_oserror(error, device=locator, doing=doing, kind=kind)

@@ -1,0 +1,51 @@
+"""What is special about single drivers, as a table; facts and sources in the project's ABI notes and docs/scope.md."""
+
+from __future__ import annotations
+
+import attrs
+
+from mdevdisplay.source import Identity
+
+__all__ = ["Quirks", "quirks_of"]
+
+
+@attrs.frozen(kw_only=True)
+class Quirks:
+    """How one driver differs.
+
+    Attributes:
+        get_once: GET_GFX_DMABUF may be called once per id and open, the descriptor is kept until close. mbochs
+            re-installs one struct file without taking a reference (samples/vfio-mdev/mbochs.c,
+            mbochs_get_gfx_dmabuf), so a second GET is a use after free in the kernel.
+        get_when_borrowed: whether GET is safe while a VMM uses the device too.
+        keep: how many dma-bufs are kept open for reuse, the least recently used goes first.
+        size_in_pages: plane sizes may be pages: GVT-g before Linux 5.2.
+        map_hint: what to do where its dma-buf cannot be mapped.
+    """
+
+    get_once: bool = False
+    get_when_borrowed: bool = True
+    keep: int = 8
+    size_in_pages: bool = False
+    map_hint: str = ""
+
+
+_BY_VENDOR = {
+    "i915": Quirks(
+        size_in_pages=True,
+        map_hint="i915 never lets a CPU map a vGPU's framebuffer: import the dma-buf on the same Intel GPU",
+    ),
+    "mbochs": Quirks(
+        get_once=True,
+        get_when_borrowed=False,
+        map_hint="the mbochs driver refuses every mapping of its dma-bufs; use --backend mbochs, which reads the "
+        "same pixels from region 0, or hand the dma-buf on",
+    ),
+}
+
+_NONE = Quirks()
+
+
+def quirks_of(identity: Identity) -> Quirks:
+    """Return the quirks of the driver behind a device; none for one that is not in the table."""
+    return _BY_VENDOR.get(identity.vendor, _NONE)

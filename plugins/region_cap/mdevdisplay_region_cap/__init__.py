@@ -1,0 +1,53 @@
+"""Backend for drivers that show a plane in a region that can be mapped, as NVIDIA vGPU and mdpy do.
+
+By Kirti Wankhede's proposal: QUERY_GFX_PLANE with the REGION flag, then the region that it names. The driver gives
+a drm_format there too, as Gerd Hoffmann asked for.
+"""
+
+from __future__ import annotations
+
+from mdevdisplay.hookspecs import hookimpl
+from mdevdisplay.region import Mappable
+from mdevdisplay.source import Source
+from mdevdisplay.surface import Match, PlaneType, Refusal, SurfaceInfo
+from mdevdisplay.vfio import Device, GfxKind
+
+HOOKSPEC_VERSION = (1, 0)
+
+
+@hookimpl
+def probe(source: Source) -> Match | Refusal:
+    """Match a VFIO device whose driver answers the region probe."""
+    if not isinstance(source, Device):
+        return Refusal("not a VFIO device")
+    answer = source.probe(GfxKind.REGION)
+    return Match(40, answer.text) if answer.supported else Refusal(answer.text)
+
+
+@hookimpl
+def get_surface_info(source: Device, plane: PlaneType, output: int) -> SurfaceInfo | None:
+    """Query a plane. mdpy and NVIDIA ignore the plane's type: a cursor that lies where the primary does is none."""
+    if output or plane is PlaneType.OVERLAY:
+        return None
+    surface = source.query_plane(plane, GfxKind.REGION)
+    if surface is None or plane is PlaneType.PRIMARY:
+        return surface
+    primary = source.query_plane(PlaneType.PRIMARY, GfxKind.REGION)
+    return None if primary is not None and _same_picture(surface, primary) else surface
+
+
+def _same_picture(one: SurfaceInfo, other: SurfaceInfo) -> bool:
+    return (one.region_index, one.fourcc, one.width, one.height) == (
+        other.region_index,
+        other.fourcc,
+        other.width,
+        other.height,
+    )
+
+
+@hookimpl
+def query_region(source: Device, surface: SurfaceInfo) -> Mappable | None:
+    """Return the region that the plane lies in; its number may be beyond the device's own count."""
+    if surface.region_index is None:
+        return None
+    return source.mappable(surface.region_index)
