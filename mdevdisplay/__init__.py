@@ -9,8 +9,7 @@ Every name is loaded when it is first used, so that importing the package costs 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # type checkers take it for true; importing typing would cost as much as Python's own start
 if TYPE_CHECKING:
     from mdevdisplay.aio import AsyncDisplay, aopen
     from mdevdisplay.display import Display, backends, devices, open  # noqa: A004 - the name that people expect
@@ -83,13 +82,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
 

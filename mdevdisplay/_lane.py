@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from mdevdisplay.errors import TimedOut
+from mdevdisplay.errors import Closed, TimedOut
 
 __all__ = ["Lane"]
 
@@ -27,7 +27,12 @@ class Lane:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._lock = threading.Lock()
+        # A baton rather than a lock: whoever has it may call. Taking it from the queue when nobody else wants it
+        # costs no atomic operation (surface() is to cost little more than its ioctl).
+        baton: SimpleQueue[None] = SimpleQueue()
+        self.take, self.give = baton.get, baton.put
+        self.give(None)
+        self._entry = threading.Lock()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopped = False
@@ -52,14 +57,17 @@ class Lane:
             TimedOut: the call, or one before it, has not come back in time.
         """
         if timeout is None:
-            with self._lock:
+            self.take()
+            try:
                 return call()
+            finally:
+                self.give(None)
         future = self.submit(call)
         try:
             return future.result(timeout)
-        except TimeoutError as error:
-            if isinstance(error, TimedOut):
-                raise  # the call's own
+        except TimeoutError:
+            if future.done():
+                return future.result()  # the call's own timeout, or it came back at the last moment
             self.abandon(future, late, must_run=must_run)
             raise self.timed_out(timeout) from None
 
@@ -78,20 +86,24 @@ class Lane:
         )
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """Run a call in the lane's own thread and return its future at once."""
+        """Run a call in the lane's own thread and return its future at once; raises `Closed` after stop()."""
         future: Future[T] = Future()
-        if self._thread is None:
-            # a daemon: a thread that hangs inside the kernel must not keep the program from ending
-            self._thread = threading.Thread(target=self._work, name=f"mdevdisplay {self.name}", daemon=True)
-            self._thread.start()
-        self._jobs.put((call, future))
+        with self._entry:
+            if self._stopped:
+                raise Closed("the display was closed before", device=self.name, hint="open it again")
+            if self._thread is None:
+                # a daemon: a thread that hangs inside the kernel must not keep the program from ending
+                self._thread = threading.Thread(target=self._work, name=f"mdevdisplay {self.name}", daemon=True)
+                self._thread.start()
+            self._jobs.put((call, future))
         return future
 
     def stop(self) -> None:
         """Let the thread end once it is idle. Idempotent."""
-        if not self._stopped:
-            self._stopped = True
-            self._jobs.put(None)
+        with self._entry:
+            if not self._stopped:
+                self._stopped = True
+                self._jobs.put(None)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -99,12 +111,16 @@ class Lane:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                with self._lock:
+                self.take()
+                try:
                     result = call()
+                finally:
+                    self.give(None)
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
                 future.set_exception(error)
             else:
                 future.set_result(result)
+                del result
             del call, future, job  # a frame must not live on in an idle thread
 
 

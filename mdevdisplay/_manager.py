@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import pluggy
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import (
     AmbiguousBackend,
+    Closed,
     LocatorError,
     MdevDisplayError,
     NotADisplay,
@@ -48,11 +49,24 @@ class LoadFailure:
 class Plugin:
     """A loaded backend: its entry point's name, where it comes from, and the hooks that it implements."""
 
-    name: str
-    distribution: str
-    version: str
+    point: EntryPoint
     hookspec_version: tuple[int, int]
     implementations: dict[str, Callable[..., Any]] = attrs.field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The backend's name: its entry point's."""
+        return self.point.name
+
+    @property
+    def distribution(self) -> str:
+        """The name of the distribution that brings it."""
+        return _origin(self.point)[0]
+
+    @property
+    def version(self) -> str:
+        """The version of that distribution."""
+        return _origin(self.point)[1]
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -61,8 +75,22 @@ class Plugin:
 
     def call(self, hook: str, *arguments: Any, device: str = "") -> Any:
         """Call a hook that the plugin has; whatever it raises is one of our errors, with the plugin's name."""
+        return self._isolated(hook, device, self.implementations[hook], *arguments)
+
+    def call_all(self, hook: str, kind: type[T], *arguments: Any, device: str = "") -> list[T]:
+        """Call a hook that returns several values, which may be a generator, and check each."""
+        values = self.call(hook, *arguments, device=device)
+        if not isinstance(values, Iterable):
+            raise self.fault(hook, f"returned a {type(values).__name__}, not a list of {kind.__name__}", device)
+        collected: list[T] = self._isolated(hook, device, list, values)
+        for value in collected:
+            if not isinstance(value, kind):
+                raise self.fault(hook, f"returned a {type(value).__name__} among its {kind.__name__}s", device)
+        return collected
+
+    def _isolated(self, hook: str, device: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return self.implementations[hook](*arguments)
+            return function(*arguments)
         except MdevDisplayError:
             raise
         except OSError as error:
@@ -87,6 +115,8 @@ class Backend:
         source: what it reads.
         match: its answer to probe.
         refusals: what every other backend answered, by name.
+        hook: the backend's get_surface_info itself, for `Display.surface`, which is to cost little more than an ioctl.
+            Whoever calls it passes what it returns to `checked` and what it raises to `explained`.
     """
 
     def __init__(self, plugin: Plugin, source: Source, match: Match, refusals: dict[str, str]) -> None:
@@ -94,10 +124,10 @@ class Backend:
         self.source = source
         self.match = match
         self.refusals = refusals
-        self._get_surface_info = plugin.implementations["get_surface_info"]
-        self._last: SurfaceInfo | None = None
+        self.hook = plugin.implementations["get_surface_info"]
         if isinstance(source, Device) and "readonly_access" in plugin.implementations:
             source.allow(self._typed("readonly_access", ReadOnlyAccess, source))
+        source.on_close(self._unbind)
         if "close_source" in plugin.implementations:
             source.on_close(lambda: plugin.call("close_source", source, device=source.locator))
 
@@ -106,26 +136,33 @@ class Backend:
         """The backend's name."""
         return self.plugin.name
 
-    def get_surface_info(self, plane: PlaneType, output: int) -> SurfaceInfo | None:
-        """Call the hook directly, without the isolation layers: this runs for every frame."""
+    def _unbind(self) -> None:
+        def closed(*_: object) -> None:
+            raise Closed("the display was closed before", device=self.source.locator, hint="open it again")
+
+        self.hook = closed
+
+    def get_surface_info(self, plane: PlaneType, output: int = 0) -> SurfaceInfo | None:
+        """Say what a plane shows now; None for nothing."""
         try:
-            surface: Any = self._get_surface_info(self.source, plane, output)
+            return self.checked(self.hook(self.source, plane, output))
         except MdevDisplayError:
             raise
-        except OSError as error:
-            doing = f"get_surface_info of backend {self.name}"
-            raise from_oserror(error, device=self.source.locator, doing=doing) from error
         except Exception as error:
-            what = f"raised {type(error).__name__}: {error}"
-            raise self.plugin.fault("get_surface_info", what, self.source.locator) from error
-        if surface is None or surface is self._last:
-            return surface
-        if not isinstance(surface, SurfaceInfo):
-            raise self.plugin.fault(
-                "get_surface_info", f"returned a {type(surface).__name__}, not a SurfaceInfo", self.source.locator
-            )
-        self._last = surface
+            raise self.explained(error) from error
+
+    def checked(self, surface: Any) -> SurfaceInfo | None:
+        """Return what `hook` returned, if it may return it."""
+        if surface is not None and not isinstance(surface, SurfaceInfo):
+            what = f"returned a {type(surface).__name__}, not a SurfaceInfo"
+            raise self.plugin.fault("get_surface_info", what, self.source.locator)
         return surface
+
+    def explained(self, error: Exception) -> MdevDisplayError:
+        """Return one of our errors for what `hook` raised."""
+        if isinstance(error, OSError):
+            return from_oserror(error, device=self.source.locator, doing=f"get_surface_info of backend {self.name}")
+        return self.plugin.fault("get_surface_info", f"raised {type(error).__name__}: {error}", self.source.locator)
 
     def create_dmabuf(self, surface: SurfaceInfo) -> DmaBuf | None:
         """Return the surface's dma-buf, the caller's own; None where the backend has none for it."""
@@ -167,8 +204,7 @@ class Backend:
         """Return what the backend itself knows about the state of the device."""
         if "diagnose" not in self.plugin.implementations:
             return ()
-        findings = self.plugin.call("diagnose", self.source, device=self.source.locator)
-        return tuple(_all_of(Finding, findings, self.plugin, "diagnose"))
+        return tuple(self.plugin.call_all("diagnose", Finding, self.source, device=self.source.locator))
 
     def _typed(self, hook: str, kind: type[T], *arguments: Any) -> T:
         result = self.plugin.call(hook, *arguments, device=self.source.locator)
@@ -185,15 +221,6 @@ class Backend:
             what = f"returned a {type(result).__name__}, not a {kind.__name__} or None"
             raise self.plugin.fault(hook, what, self.source.locator)
         return result
-
-
-def _all_of(kind: type[T], values: Any, plugin: Plugin, hook: str) -> Iterator[T]:
-    if not isinstance(values, Iterable):
-        raise plugin.fault(hook, f"returned a {type(values).__name__}, not a list of {kind.__name__}")
-    for value in values:
-        if not isinstance(value, kind):
-            raise plugin.fault(hook, f"returned a {type(value).__name__} among its {kind.__name__}s")
-        yield value
 
 
 @attrs.frozen(kw_only=True)
@@ -255,7 +282,7 @@ class Manager:
             if "list_devices" not in plugin.implementations:
                 continue
             try:
-                listed = list(_all_of(DeviceInfo, plugin.call("list_devices"), plugin, "list_devices"))
+                listed = plugin.call_all("list_devices", DeviceInfo)
             except MdevDisplayError as error:
                 errors.append(error)
             else:
@@ -335,22 +362,32 @@ def load(found: Iterable[EntryPoint] | None = None) -> Manager:
         found: the entry points; None for those of the group ``mdevdisplay``.
     """
     points = entry_points(group=GROUP) if found is None else found
+    by_name: dict[str, list[EntryPoint]] = {}
+    for point in points:
+        by_name.setdefault(point.name, []).append(point)
     plugins: list[Plugin] = []
     failures: list[LoadFailure] = []
-    taken: dict[str, str] = {}
-    for point in sorted(points, key=lambda point: (point.name, _origin(point)[0] != _OWN_DISTRIBUTION, _origin(point))):
-        distribution, version = _origin(point)
-        if point.name in taken:
-            reason = f"the name {point.name!r} is taken by {taken[point.name]}; its authors must choose another"
-            failures.append(LoadFailure(name=point.name, distribution=distribution, reason=reason))
-            continue
-        taken[point.name] = distribution
+    for name in sorted(by_name):
+        point, *others = _by_precedence(by_name[name])
+        failures += [_taken(other, point) for other in others]
         try:
-            plugins.append(_load_one(point, distribution, version))
-        except Exception as error:  # noqa: BLE001 - a vendor's import may raise anything
+            plugins.append(_load_one(point))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a vendor's import may raise anything
             reason = str(error) if isinstance(error, _Rejected) else f"{type(error).__name__}: {error}"
-            failures.append(LoadFailure(name=point.name, distribution=distribution, reason=reason))
+            failures.append(LoadFailure(name=name, distribution=_origin(point)[0], reason=reason))
     return Manager(plugins=tuple(plugins), failures=tuple(failures))
+
+
+def _by_precedence(points: list[EntryPoint]) -> list[EntryPoint]:
+    """Sort entry points of one name. Where a distribution comes from is read only if it matters: it takes 10 ms."""
+    if len(points) == 1:
+        return points
+    return sorted(points, key=lambda point: (_origin(point)[0] != _OWN_DISTRIBUTION, _origin(point)))
+
+
+def _taken(point: EntryPoint, by: EntryPoint) -> LoadFailure:
+    reason = f"the name {point.name!r} is taken by {_origin(by)[0]}; its authors must choose another"
+    return LoadFailure(name=point.name, distribution=_origin(point)[0], reason=reason)
 
 
 class _Rejected(Exception):
@@ -359,12 +396,16 @@ class _Rejected(Exception):
 
 def _origin(point: EntryPoint) -> tuple[str, str]:
     distribution = point.dist
-    return (distribution.name, distribution.version) if distribution is not None else ("unknown", "")
+    if distribution is None or not distribution.metadata["Name"]:  # half removed: no metadata
+        return "unknown", ""
+    return distribution.name, distribution.version
 
 
-def _load_one(point: EntryPoint, distribution: str, version: str) -> Plugin:
+def _load_one(point: EntryPoint) -> Plugin:
     module = point.load()
     written_for = getattr(module, "HOOKSPEC_VERSION", (1, 0))
+    if not (isinstance(written_for, tuple) and [type(number) for number in written_for] == [int, int]):
+        raise _Rejected(f"its HOOKSPEC_VERSION is {written_for!r}, not two numbers such as (1, 0)")
     if written_for[0] != VERSION[0]:
         raise _Rejected(f"it was written for version {written_for[0]} of the hooks, this is {VERSION[0]}")
     # a manager of its own: one plugin's broken hook can neither run nor stop another's
@@ -380,10 +421,8 @@ def _load_one(point: EntryPoint, distribution: str, version: str) -> Plugin:
     if not implementations:
         raise _Rejected("it implements no hook; are its functions marked with @hookimpl?")
     return Plugin(
-        name=point.name,
-        distribution=distribution,
-        version=version,
-        hookspec_version=(int(written_for[0]), int(written_for[1])),
+        point=point,
+        hookspec_version=(written_for[0], written_for[1]),
         implementations=implementations,
     )
 

@@ -1,4 +1,4 @@
-"""The only call of mmap(2) in the project.
+"""The core's only call of mmap(2).
 
 Python's own ``mmap.mmap`` duplicates the descriptor that it maps and keeps the duplicate until the last view of the
 memory is gone. A VFIO device stays busy that long, so a frame that somebody keeps would block the next VM. Here the

@@ -63,11 +63,8 @@ async def aopen(
     except BaseException:
         lane.stop()
         raise
-    display = AsyncDisplay(reader, lane, timeout=timeout)
-    try:
+    async with AsyncDisplay(reader, lane, timeout=timeout) as display:
         yield display
-    finally:
-        await display.close()
 
 
 class AsyncDisplay:
@@ -132,15 +129,14 @@ class AsyncDisplay:
         self, *, plane: PlaneType = PlaneType.PRIMARY, max_fps: float = 30.0, timeout: float | None = None
     ) -> AsyncIterator[Frame | Blank]:
         """Yield frames until the display is closed; moments without a picture come as `Blank`."""
+        self._check_open()
         pace = Pace(max_fps)
         bear = ModeChangePatience()
         while not await self._sleep(pace.delay()):
             try:
                 picture = await self._call(partial(self._reader.picture, plane), timeout)
             except Closed:
-                if self.closed:
-                    return
-                raise
+                return
             except ModeChangePatience.BORNE as error:
                 bear.failed(error)
                 continue
@@ -194,18 +190,27 @@ class AsyncDisplay:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        try:
+            await self.close()
+        except TimedOut:
+            if error is None:
+                raise
 
     def __del__(self) -> None:
         ended = getattr(self, "_ended", None)
         if ended is not None and not ended.is_set():
-            warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, source=self, stacklevel=2)
-            self._reader.close()
-            self._lane.stop()
+            try:
+                warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, stacklevel=2, source=self)
+            finally:  # the warning may be an error
+                self._reader.close()
+                self._lane.stop()
 
-    async def _call(self, call: Callable[[], T], timeout: float | None, late: Callable[[T], object] | None = None) -> T:
+    def _check_open(self) -> None:
         if self.closed:
             raise Closed("the display was closed before", device=self.locator, hint="open it again")
+
+    async def _call(self, call: Callable[[], T], timeout: float | None, late: Callable[[T], object] | None = None) -> T:
+        self._check_open()
         return await _run(self._lane, call, self._timeout if timeout is None else timeout, late=late)
 
     async def _sleep(self, seconds: float) -> bool:

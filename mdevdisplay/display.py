@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 from mdevdisplay._lane import Lane
 from mdevdisplay._manager import Backend, Manager, load
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import Closed, NothingDisplayed, TimedOut
+from mdevdisplay.errors import Closed, MdevDisplayError, NothingDisplayed, TimedOut
 from mdevdisplay.host.devices import list_mdevs
 from mdevdisplay.host.locate import open_device
 from mdevdisplay.host.root import HostRoot
@@ -99,6 +99,11 @@ class Display:
         self._lane = lane
         self._timeout = timeout
         self._closed = False
+        # for surface(), which is called for every frame and takes no call of Python more than it needs
+        self._backend = reader.backend
+        self._output = reader.output
+        self._take, self._give = lane.take, lane.give
+        self._last: SurfaceInfo | None = None
         self._streams: weakref.WeakSet[FrameStream] = weakref.WeakSet()
 
     @property
@@ -119,7 +124,7 @@ class Display:
     @property
     def backend(self) -> Backend:
         """The chosen backend: its name, why it was chosen, what the others answered."""
-        return self._reader.backend
+        return self._backend
 
     @property
     def closed(self) -> bool:
@@ -134,6 +139,18 @@ class Display:
             GuestChangingMode: the guest sets a mode, and the driver cannot decode the plane.
             TimedOut, Closed, DeviceGone, DriverError.
         """
+        if timeout is None and self._timeout is None:
+            backend = self._backend
+            self._take()
+            try:
+                surface = backend.hook(backend.source, plane, self._output)
+            except MdevDisplayError:
+                raise
+            except Exception as error:
+                raise backend.explained(error) from error
+            finally:
+                self._give(None)
+            return surface if surface is self._last else self._changed(surface)
         return self._run(partial(self._reader.surface, plane), timeout)
 
     def capture(
@@ -175,7 +192,12 @@ class Display:
             plane: which plane.
             max_fps: how often to look, at most.
             timeout: seconds for each call to the driver.
+
+        Raises:
+            Closed: the display was closed before.
+            ValueError: max_fps is not above 0.
         """
+        self._check_open()
         poll = partial(self._run, partial(self._reader.picture, plane), timeout)
         stream = FrameStream(poll, max_fps)
         self._streams.add(stream)
@@ -266,15 +288,24 @@ class Display:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, source=self, stacklevel=2)
             self._closed = True
-            self._reader.close()
-            self._lane.stop()
+            try:
+                warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, stacklevel=2, source=self)
+            finally:  # the warning may be an error
+                self._reader.close()
+                self._lane.stop()
 
     def __repr__(self) -> str:
         return f"<Display {self.locator!r} {self.backend.name}{' closed' if self._closed else ''}>"
 
-    def _run(self, call: Callable[[], T], timeout: float | None, late: Callable[[T], object] | None = None) -> T:
+    def _changed(self, surface: object) -> SurfaceInfo | None:
+        self._last = self._backend.checked(surface)
+        return self._last
+
+    def _check_open(self) -> None:
         if self._closed:
             raise Closed("the display was closed before", device=self.locator, hint="open it again")
+
+    def _run(self, call: Callable[[], T], timeout: float | None, late: Callable[[T], object] | None = None) -> T:
+        self._check_open()
         return self._lane.run(call, self._timeout if timeout is None else timeout, late=late)

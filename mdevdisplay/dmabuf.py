@@ -223,8 +223,10 @@ class DmaBuf:
 
     def __del__(self) -> None:
         if getattr(self, "_fds", ()):
-            warnings.warn(f"{self._device}: a dma-buf was not closed", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            try:
+                warnings.warn(f"{self._device}: a dma-buf was not closed", ResourceWarning, stacklevel=2, source=self)
+            finally:  # the warning may be an error
+                self.close()
 
     def __repr__(self) -> str:
         state = "closed" if not self._fds else f"fd {self._fds[0]}"

@@ -51,6 +51,7 @@ class MdevDisplayError(Exception):
     """
 
     cause = "error"
+    errno: int | None = None  # hides the slot of OSError in TimedOut, which pickling would leave out
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class Reader:
         """Take over an open source; close() closes it."""
         self.source = source
         self.backend = backend
-        self._output = output
+        self.output = output
         self._memory = SurfaceMemory(backend, source.locator)
         self._pool = FramePool()
         self._serial = 0
@@ -64,9 +64,7 @@ class Reader:
 
     def surface(self, plane: PlaneType) -> SurfaceInfo | None:
         """Return what a plane shows now, or None."""
-        if self.source.closed:
-            raise Closed("the display was closed before", device=self.source.locator, hint="open it again")
-        return self.backend.get_surface_info(plane, self._output)
+        return self.backend.get_surface_info(plane, self.output)
 
     def shown(self, plane: PlaneType) -> SurfaceInfo:
         """Return what a plane shows now; raises `NothingDisplayed` for nothing."""
@@ -145,13 +143,19 @@ class Reader:
         surface = self.shown(plane)
         try:
             memory = self._memory.find(surface)
-            if not self.backend.can_decode:
+            if not self._decodes(memory):
                 convert.check_decodable(surface)
         except (GuestChangingMode, Closed):
             raise
         except MdevDisplayError as error:
             return Readability(way="", reason=f"{error.message}; {error.hint}" if error.hint else error.message)
         return Readability(way=memory.way)
+
+    def _decodes(self, memory: PixelMemory) -> bool:
+        """Whether the backend decodes a format that is not ours: only trying tells."""
+        if convert.is_decodable(memory.surface) or not self.backend.can_decode:
+            return False
+        return self.backend.decode(memory.surface, memory.data[memory.start :]) is not None
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what the backend itself knows about the state of the device."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdevdisplay._mapping import Mapping, page_up
-from mdevdisplay.errors import BadSurface, Closed, MdevDisplayError, NotMappable, from_oserror
+from mdevdisplay.errors import BadSurface, Closed, MdevDisplayError, NotMappable, from_oserror, translated
 
 __all__ = ["MAX_MAPPING", "Mappable", "MappedRegion", "map_region"]
 
@@ -75,8 +75,12 @@ class MappedRegion:
 
     def __del__(self) -> None:
         if getattr(self, "_mapping", None) is not None:
-            warnings.warn(f"a mapping of {self.size} bytes was not closed", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            try:
+                warnings.warn(
+                    f"a mapping of {self.size} bytes was not closed", ResourceWarning, stacklevel=2, source=self
+                )
+            finally:  # the warning may be an error
+                self.close()
 
 
 def map_region(mappable: Mappable, needed: int, *, device: str = "", hint: str = "") -> MappedRegion:
@@ -102,7 +106,8 @@ def map_region(mappable: Mappable, needed: int, *, device: str = "", hint: str =
             device=device,
             hint="the driver's region info and plane info contradict each other; report both",
         )
-    status = os.fstat(mappable.fd)
+    with translated(device, "asking for the size of the memory"):
+        status = os.fstat(mappable.fd)
     room = mappable.size
     if stat.S_ISREG(status.st_mode):  # a memfd: a page behind its end would be SIGBUS
         room = min(room, max(0, status.st_size - mappable.offset))

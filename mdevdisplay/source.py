@@ -105,8 +105,10 @@ class Source:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
-            warnings.warn(f"{self.locator}: a source was not closed", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            try:
+                warnings.warn(f"{self.locator}: a source was not closed", ResourceWarning, stacklevel=2, source=self)
+            finally:  # the warning may be an error
+                self.close()
 
     def __repr__(self) -> str:
         kind = "closed" if self._closed else "borrowed" if self.borrowed else "owned"

@@ -30,7 +30,8 @@ class Pace:
         """Return the seconds to wait now, and count the poll that follows as done."""
         now = time.monotonic()
         wait = max(0.0, self._due - now)
-        self._due = max(self._due, now - self._interval) + self._interval
+        # a whole interval late, as at first, the beat starts anew: it would be two polls at once otherwise
+        self._due = (self._due if now - self._due < self._interval else now) + self._interval
         return wait
 
 
@@ -60,7 +61,8 @@ class FrameStream(Iterator[Picture]):
     """Frames of one display, as long as it is open. Blank moments come as `Blank`.
 
     Iterate it, or for GLib, Qt and other loops watch `fileno` and call `latest` when it is readable. close() from any
-    thread ends both. Use it as a context manager, or let the display's close() end it.
+    thread ends both: the iteration stops, the descriptor becomes readable for good and `latest` raises `Closed`. Use it
+    as a context manager, or let the display's close() end it.
     """
 
     def __init__(self, poll: Callable[[], Picture], max_fps: float) -> None:
@@ -77,10 +79,8 @@ class FrameStream(Iterator[Picture]):
         while not self._ended.wait(self._pace.delay()):
             try:
                 picture = self._poll()
-            except Closed:
-                if self._ended.is_set():
-                    break
-                raise
+            except Closed:  # the display, which ends its streams too
+                break
             except ModeChangePatience.BORNE as error:
                 self._patience.failed(error)
                 continue
@@ -89,7 +89,11 @@ class FrameStream(Iterator[Picture]):
         raise StopIteration
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when `latest` has something new; the first call starts a thread."""
+        """Return a descriptor that is readable when `latest` has something new; the first call starts a thread.
+
+        It stays open until the stream is left as a context manager or forgotten, so that a loop that watches it is
+        woken by close() and never watches another file of the same number.
+        """
         with self._lock:
             if self._event < 0:
                 if self._ended.is_set():
@@ -102,9 +106,11 @@ class FrameStream(Iterator[Picture]):
         """Return the newest picture that was not returned before, or None; for use with `fileno`.
 
         Raises:
-            MdevDisplayError: what ended the stream.
+            MdevDisplayError: what ended the stream; `Closed` after close().
         """
         with self._lock:
+            if self._ended.is_set():
+                raise Closed("the stream of frames was closed before", hint="stop watching its descriptor")
             if self._event >= 0:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._event)
@@ -123,18 +129,25 @@ class FrameStream(Iterator[Picture]):
             except BaseException as error:  # noqa: BLE001 - latest() raises it in the consumer's thread
                 picture = error
             with self._lock:
-                if self._event < 0:
+                if self._ended.is_set():
                     return
                 self._newest = picture
                 os.eventfd_write(self._event, 1)
             if isinstance(picture, BaseException):
                 return
+            del picture  # its buffer can be used again as soon as the consumer drops it
 
     def close(self) -> None:
         """End the stream, from any thread. Idempotent."""
-        self._ended.set()
         with self._lock:
-            event, self._event, self._newest = self._event, -1, None
+            self._ended.set()
+            self._newest = None
+            if self._event >= 0:
+                os.eventfd_write(self._event, 1)
+
+    def _release(self) -> None:
+        with self._lock:
+            event, self._event = self._event, -1
         if event >= 0:
             os.close(event)
 
@@ -143,7 +156,9 @@ class FrameStream(Iterator[Picture]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        self._release()
 
     def __del__(self) -> None:
         if getattr(self, "_event", -1) >= 0:
             self.close()
+            self._release()

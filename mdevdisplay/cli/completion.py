@@ -17,6 +17,8 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from mdevdisplay.cli.output import print_line
+
 __all__ = ["ColonBashComplete", "command", "register"]
 
 _BASH = """\
@@ -28,7 +30,7 @@ _BASH = """\
         compopt -o nospace
     fi
 }
-complete -o nosort -o bashdefault -F %(complete_func)s %(prog_name)s
+complete -o nosort -o bashdefault -o default -F %(complete_func)s %(prog_name)s
 """
 
 
@@ -45,9 +47,12 @@ class ColonBashComplete(BashComplete):
         return words, incomplete
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return what bash shall put in place of the piece behind the last colon."""
+        """Return what bash shall put in place of the piece behind the last colon; file names are left to bash."""
+        if item.type != "plain":
+            return ""
         _, incomplete = self.get_completion_args()
-        if ":" in os.environ.get("COMP_WORDBREAKS", ":") and ":" in incomplete:
+        line, breaks = os.environ.get("COMP_LINE", ""), os.environ.get("COMP_WORDBREAKS", ":")
+        if ":" in breaks and ":" in incomplete and not _in_quotes(line):
             kept = incomplete.rindex(":") + 1
             return str(item.value)[kept:]
         return str(item.value)
@@ -55,6 +60,22 @@ class ColonBashComplete(BashComplete):
     @staticmethod
     def _check_version() -> None:
         """Any bash will do: the script needs nothing newer than compopt, of 2009."""
+
+
+def _in_quotes(line: str) -> bool:
+    """Whether a quotation is open at the end of a line; bash cuts no words in it."""
+    quote = ""
+    escaped = False
+    for char in line:
+        if escaped:
+            escaped = False
+        elif char == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+    return bool(quote)
 
 
 def register() -> None:
@@ -77,4 +98,4 @@ def command(shell: str) -> None:
     register()
     kind = get_completion_class(shell)
     if kind is not None:
-        click.echo(kind(cli, {}, "mdevdisplay", COMPLETE_VARIABLE).source())
+        print_line(kind(cli, {}, "mdevdisplay", COMPLETE_VARIABLE).source())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import click
 
-from mdevdisplay.cli.output import JSON_VERSION, printable
+from mdevdisplay.cli.output import NO_OUTPUT, print_json, printable
 from mdevdisplay.errors import (
     LocatorError,
     MdevDisplayError,
@@ -61,10 +60,11 @@ class Failure(click.ClickException):
         self.exit_code = exit_status(error)  # type: ignore[misc]
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the error: for people to standard error, as JSON to standard output."""
-        if self.as_json:
-            click.echo(json.dumps({"version": JSON_VERSION, "error": describe_error(self.error)}, indent=2))
-            return
+        """Print the error: for people to standard error, as JSON to standard output if that takes anything."""
+        if self.as_json and self.error.cause != NO_OUTPUT:
+            with suppress(MdevDisplayError):
+                print_json(error=describe_error(self.error))
+                return
         error = self.error
         subject = f"{printable(error.device)}: " if error.device else ""
         click.echo(f"mdevdisplay: {subject}{printable(error.message)} [{error.cause}]", file=file or sys.stderr)

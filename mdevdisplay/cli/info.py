@@ -8,10 +8,10 @@ import click
 
 from mdevdisplay.cli.failure import describe_error
 from mdevdisplay.cli.options import backend_option, json_option, locator_argument, timeout_option
-from mdevdisplay.cli.output import print_json, printable
+from mdevdisplay.cli.output import print_json, print_line, printable
 from mdevdisplay.display import Display
 from mdevdisplay.display import open as open_display
-from mdevdisplay.errors import MdevDisplayError
+from mdevdisplay.errors import MdevDisplayError, TimedOut
 from mdevdisplay.formats import fourcc_name, modifier_name
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 
@@ -69,8 +69,15 @@ def _plane(display: Display, plane: PlaneType) -> dict[str, Any] | None:
             return None
         readable = display.readability(plane)
     except MdevDisplayError as error:
-        return {"error": describe_error(error)}
+        return _failed(error)
     return {**_surface(surface), "read_by": readable.way, "not_readable_because": readable.reason}
+
+
+def _failed(error: MdevDisplayError) -> dict[str, Any]:
+    """Return an error as a fact; a driver that hangs ends the description, or each question would take as long."""
+    if isinstance(error, TimedOut) and error.errno is None:
+        raise error
+    return {"error": describe_error(error)}
 
 
 def _surface(surface: SurfaceInfo) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def _edid(display: Display) -> dict[str, Any] | None:
     try:
         edid = display.edid()
     except MdevDisplayError as error:
-        return {"error": describe_error(error)}
+        return _failed(error)
     if edid is None:
         return None
     return {
@@ -133,7 +140,7 @@ def _print(facts: dict[str, Any]) -> None:
 
 
 def _line(title: str, text: str) -> None:
-    click.echo(click.style(f"{title:<9}", bold=True) + printable(text))
+    print_line(click.style(f"{title:<9}", bold=True) + printable(text))
 
 
 def _plane_line(plane: dict[str, Any] | None) -> str:

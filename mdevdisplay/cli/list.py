@@ -8,7 +8,7 @@ import click
 
 from mdevdisplay.cli.failure import describe_error
 from mdevdisplay.cli.options import json_option, timeout_option
-from mdevdisplay.cli.output import print_json, print_table
+from mdevdisplay.cli.output import print_json, print_line, print_table
 from mdevdisplay.display import devices
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError, NothingDisplayed
@@ -36,7 +36,7 @@ def command(probe: bool, timeout: float, as_json: bool) -> None:
         print_json(devices=rows)
         return
     if not found:
-        click.echo("No virtual GPU on this host. Try the simulated one: mdevdisplay screenshot sim:")
+        print_line("No virtual GPU on this host. Try the simulated one: mdevdisplay screenshot sim:")
         return
     lines = [_columns(device) for device in found]
     if answers is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from mdevdisplay.cli.options import json_option
-from mdevdisplay.cli.output import print_json, print_table, printable
+from mdevdisplay.cli.output import print_json, print_line, print_table, printable
 from mdevdisplay.display import backends
 from mdevdisplay.hookspecs import VERSION
 
@@ -47,7 +47,7 @@ def command(as_json: bool) -> None:
         ],
     )
     for failure in manager.failures:
-        click.secho(
+        print_line(
             f"not loaded: {printable(failure.name)} of {printable(failure.distribution)}: {printable(failure.reason)}",
             fg="red",
         )

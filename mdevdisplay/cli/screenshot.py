@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import click
 
 from mdevdisplay.cli.failure import EXIT_ERROR, EXIT_NOTHING, describe_error
 from mdevdisplay.cli.options import backend_option, json_option, locator_argument, plane_option, timeout_option
-from mdevdisplay.cli.output import print_json, printable
+from mdevdisplay.cli.output import print_json, print_line, printable, writing_stdout
 from mdevdisplay.display import devices
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError
@@ -23,7 +25,13 @@ from mdevdisplay.surface import PlaneType
 
 @click.command("screenshot")
 @locator_argument(required=False)
-@click.option("-o", "--output", metavar="FILE|-|DIR", help="Where to write; - is standard output (PNG).")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(readable=False, allow_dash=True),
+    metavar="FILE|-|DIR",
+    help="Where to write; - is standard output (PNG).",
+)
 @click.option("--all", "every", is_flag=True, help="Every display of this host, a PNG each, into the folder of -o.")
 @click.option(
     "--wait",
@@ -70,7 +78,7 @@ def command(
     if as_json:
         print_json(screenshot=_entry(locator, target, frame))
     else:
-        click.echo(f"{printable(str(target))}: {_summary(frame)}")
+        print_line(f"{printable(str(target))}: {_summary(frame)}")
 
 
 class _Shot:
@@ -93,40 +101,62 @@ def file_name(locator: str) -> str:
 
 
 def write_picture(target: Path, frame: Frame) -> None:
-    """Write a picture file whole or not at all.
+    """Write a picture file whole or not at all; where the name is a device or a pipe, write into it.
 
     Raises:
-        click.ClickException: it cannot be written.
-        MdevDisplayError: the pixels cannot be converted.
+        MdevDisplayError: it cannot be written, or the pixels cannot be converted.
     """
-    scratch = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
-        try:
-            frame.save(scratch)
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except OSError as error:
-        raise click.ClickException(f"cannot write {printable(str(target))}: {error.strerror or error}") from error
-    except ValueError as error:  # Pillow knows no such ending
-        raise click.ClickException(f"cannot write {printable(str(target))}: {error}; try .png") from error
-
-
-def _check_stdout() -> None:
-    if sys.stdout is None or sys.stdout.closed:
-        raise click.ClickException("standard output is closed; write to a file with -o FILE")
-    if sys.stdout.isatty():
-        raise click.UsageError("A terminal cannot show a PNG; redirect the output, or see `mdevdisplay watch`.")
-
-
-def _to_stdout(frame: Frame) -> None:
-    try:
-        sys.stdout.buffer.write(frame.to_png())
-        sys.stdout.buffer.flush()
+        if target.exists() and not target.is_file():
+            frame.save(target)
+        else:
+            _replace(Path(os.path.realpath(target)), frame)  # a link stays a link
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise click.ClickException(f"cannot write to standard output: {error.strerror}") from error
+        raise _cannot_write(target, error.strerror or str(error), errno=error.errno) from error
+    except ValueError as error:  # Pillow knows no such ending
+        raise _cannot_write(target, str(error), hint="the name's ending says which kind; try .png") from error
+
+
+def _replace(target: Path, frame: Frame) -> None:
+    """Write beside the file, and put it in its place when it is complete."""
+    handle, name = tempfile.mkstemp(prefix=".mdevdisplay-", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        frame.save(scratch)
+        scratch.chmod(_mode_of(target))
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _mode_of(target: Path) -> int:
+    """Return the mode of a file, or that of a new one."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return 0o666 & ~mask
+
+
+def _cannot_write(target: Path, why: str, **details: Any) -> MdevDisplayError:
+    return MdevDisplayError(f"cannot write {str(target)!r}: {why}", cause="cannot-write", **details)
+
+
+def _check_stdout() -> None:
+    with writing_stdout():
+        if sys.stdout.isatty():
+            raise click.UsageError("A terminal cannot show a PNG; redirect the output, or see `mdevdisplay watch`.")
+
+
+def _to_stdout(frame: Frame) -> None:
+    data = frame.to_png()
+    with writing_stdout():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def _summary(frame: Frame) -> str:
@@ -157,7 +187,7 @@ def _take_all(shot: _Shot, locator: str | None, output: str | None, *, as_json: 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise click.ClickException(f"cannot make {printable(output)}: {error.strerror}") from error
+        raise _cannot_write(folder, error.strerror or str(error), errno=error.errno) from error
     results: list[dict[str, Any]] = []
     for device in devices():
         results.append(_try(shot, device.locator, folder / file_name(device.locator)))
@@ -185,7 +215,7 @@ def _report(result: dict[str, Any]) -> None:
         text = f"mdevdisplay: {result['locator']}: {error['message']} [{error['cause']}]"
         click.echo(printable(text), err=True)
     else:
-        click.echo(f"{printable(result['file'])}: {result['width']}x{result['height']} {result['format']}")
+        print_line(f"{printable(result['file'])}: {result['width']}x{result['height']} {result['format']}")
 
 
 def _status(results: list[dict[str, Any]]) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -32,9 +34,12 @@ def command(locator: str, fps: float, frames: int | None, plane: str, backend: s
 
     In kitty and in terminals with Sixel as a picture, elsewhere in half characters.
     """
-    if sys.stdout is None or not sys.stdout.isatty():
-        raise click.UsageError("Standard output is not a terminal; see `mdevdisplay screenshot`.")
-    with open_display(locator, backend=backend, timeout=timeout) as display:
+    for stream, name in ((sys.stdout, "output"), (sys.stdin, "input")):  # the terminal is asked what it can draw
+        if stream is None or not stream.isatty():
+            raise click.UsageError(f"Standard {name} is not a terminal; see `mdevdisplay screenshot`.")
+    # a warning of textual-image's would be drawn in the middle of drawing, without end
+    logging.getLogger("textual_image").addHandler(logging.NullHandler())
+    with open_display(locator, backend=backend, timeout=timeout) as display, suppress(KeyboardInterrupt):
         _show(display, PlaneType[plane.upper()], fps, frames)
 
 

@@ -145,7 +145,7 @@ class Frame:
         """Return a PNG file: RGB, or RGBA for a cursor.
 
         Args:
-            level: 0 (stored) to 3.
+            level: 0 to 3, ISA-L's; even 0 compresses.
         """
         from mdevdisplay.pixels.png import encode_png
 

@@ -18,6 +18,7 @@ from mdevdisplay.surface import SurfaceInfo
 __all__ = ["Buffers", "PixelMemory", "SurfaceMemory"]
 
 _KEPT_DMABUFS = 8
+_KEPT_REGIONS = 8
 
 
 class Buffers(Protocol):
@@ -77,7 +78,7 @@ class SurfaceMemory:
         self._buffers = buffers
         self._device = device
         self._current: PixelMemory | None = None
-        self._region: tuple[Mappable, MappedRegion] | None = None
+        self._regions: OrderedDict[tuple[int, int], tuple[Mappable, MappedRegion]] = OrderedDict()
         self._dmabufs: OrderedDict[int, tuple[DmaBuf, MappedRegion]] = OrderedDict()
 
     def find(self, surface: SurfaceInfo) -> PixelMemory:
@@ -116,35 +117,52 @@ class SurfaceMemory:
     def _mapped(self, mappable: Mappable, needed: int) -> MappedRegion:
         """Return the mapping that there is where it is of the same region and long enough, else a new one.
 
-        The old one goes first: NVIDIA's driver lets its console be mapped only once at a time.
+        Regions stay mapped beside each other: the cursor's, and those that a guest flips between.
         """
-        if self._region is not None:
-            known, region = self._region
-            same = (known.fd, known.offset, known.size) == (mappable.fd, mappable.offset, mappable.size)
-            if same and mappable.pixel_offset + needed <= region.size:
-                return region
-            self._region = None
-            region.close()
-        region = map_region(
+        key = (mappable.fd, mappable.offset)
+        known = self._regions.get(key)
+        if known is not None:
+            if known[0].size == mappable.size and mappable.pixel_offset + needed <= known[1].size:
+                self._regions.move_to_end(key)
+                return known[1]
+            self._drop_region(key)  # first: NVIDIA's driver lets its console be mapped only once at a time
+        try:
+            region = self._map(mappable, needed)
+        except NotMappable:
+            if not self._regions:
+                raise
+            for other in list(self._regions):
+                self._drop_region(other)
+            region = self._map(mappable, needed)
+        self._regions[key] = (mappable, region)
+        while len(self._regions) > _KEPT_REGIONS:
+            self._drop_region(next(iter(self._regions)))
+        return region
+
+    def _map(self, mappable: Mappable, needed: int) -> MappedRegion:
+        return map_region(
             mappable,
             needed,
             device=self._device,
             hint="another process may have mapped it: NVIDIA's driver allows one mapping, QEMU's display=on takes it",
         )
-        self._region = (mappable, region)
-        return region
+
+    def _drop_region(self, key: tuple[int, int]) -> None:
+        self._regions.pop(key)[1].close()
 
     def _in_dmabuf(self, surface: SurfaceInfo, dmabuf: DmaBuf) -> PixelMemory:
         kept = self._dmabufs.get(dmabuf.key)
-        if kept is not None:
+        if kept is not None and surface.needed <= kept[1].size:
             dmabuf.close()
             self._dmabufs.move_to_end(dmabuf.key)
-        else:
+        else:  # new, or the picture goes on behind the whole pages that are mapped, which map() refuses
             try:
                 kept = (dmabuf, dmabuf.map(hint=self._buffers.map_hint))
             except BaseException:
                 dmabuf.close()
                 raise
+            if dmabuf.key in self._dmabufs:
+                _drop(self._dmabufs.pop(dmabuf.key))
             self._dmabufs[dmabuf.key] = kept
             while len(self._dmabufs) > _KEPT_DMABUFS:
                 _drop(self._dmabufs.popitem(last=False)[1])
@@ -161,9 +179,8 @@ class SurfaceMemory:
     def close(self) -> None:
         """Drop every mapping, then every dma-buf. Views that somebody holds turn to zeros. Idempotent."""
         self._current = None
-        if self._region is not None:
-            self._region[1].close()
-            self._region = None
+        while self._regions:
+            self._drop_region(next(iter(self._regions)))
         while self._dmabufs:
             _drop(self._dmabufs.popitem()[1])
 

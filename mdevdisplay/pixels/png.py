@@ -23,7 +23,7 @@ def encode_png(pixels: npt.NDArray[np.uint8], level: int = 1) -> bytes:
 
     Args:
         pixels: uint8, packed.
-        level: 0 to 3, ISA-L's; 1 is the fastest that really compresses.
+        level: 0 to 3, ISA-L's; even 0 compresses.
 
     Raises:
         ValueError: another shape, type or level.

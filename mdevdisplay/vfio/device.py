@@ -8,11 +8,12 @@ else (`Device.ioctl`, `Device.pread`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import attrs
 
-from mdevdisplay._ioctl import ioctl
+from mdevdisplay._ioctl import bound_ioctl, ioctl
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import DriverError, NotPermitted, from_oserror, translated
 from mdevdisplay.region import Mappable
@@ -31,11 +32,12 @@ _HARMLESS = frozenset(
         uapi.VFIO_DEVICE_GET_INFO,
         uapi.VFIO_DEVICE_GET_REGION_INFO,
         uapi.VFIO_DEVICE_QUERY_GFX_PLANE,
-        uapi.VFIO_DEVICE_GET_GFX_DMABUF,
     }
 )
 
 _MOST_REGIONS = 64
+_FILE_END = (1 << 63) - 1
+"""The largest position in a file; a region beyond it cannot be read."""
 
 
 @attrs.frozen
@@ -81,14 +83,19 @@ class Device(Source):
             identity: what sysfs says of it; decides which quirks apply.
             borrowed: whether a VMM owns the device.
         """
+        with translated(locator, f"taking over descriptor {fd}"):
+            os.set_inheritable(fd, False)
         super().__init__(locator, identity, borrowed=borrowed)
         self._fd = fd
-        os.set_inheritable(fd, False)
         self.quirks = quirks_of(self.identity)
         self._allowed = ReadOnlyAccess()
         self._regions: dict[int, RegionInfo | None] = {}
-        self._queries: dict[tuple[PlaneType, GfxKind], PlaneQuery] = {}
-        self._dmabufs = DmaBufCache(self._raw_ioctl, self.quirks, locator, borrowed=borrowed)
+        query = bound_ioctl(fd)
+        self._asks: dict[GfxKind, dict[PlaneType, Callable[[], SurfaceInfo | None]]] = {
+            kind: {plane: PlaneQuery(query, plane, kind, self.quirks, locator).ask for plane in PlaneType}
+            for kind in GfxKind
+        }
+        self._dmabufs = DmaBufCache(partial(ioctl, fd), self.quirks, locator, borrowed=borrowed)
 
     def fileno(self) -> int:
         """Return the descriptor; raises `Closed` after close()."""
@@ -100,6 +107,7 @@ class Device(Source):
         self._allowed = access
 
     def _raw_ioctl(self, request: int, buffer: bytearray) -> int:
+        self.check_open()
         return ioctl(self._fd, request, buffer)
 
     def ioctl(self, request: int, buffer: bytearray) -> int:
@@ -110,7 +118,7 @@ class Device(Source):
             OSError: as the kernel says.
         """
         self.check_open()
-        if self.borrowed and request not in _HARMLESS and request not in self._allowed.ioctls:
+        if self.borrowed and not self._may_call(request):
             raise NotPermitted(
                 f"ioctl 0x{request:x} is not among those that are safe on a VM's device",
                 device=self.locator,
@@ -118,6 +126,11 @@ class Device(Source):
                 cause="borrowed-read-only",
             )
         return ioctl(self._fd, request, buffer)
+
+    def _may_call(self, request: int) -> bool:
+        if request == uapi.VFIO_DEVICE_GET_GFX_DMABUF:
+            return self.quirks.get_when_borrowed
+        return request in _HARMLESS or request in self._allowed.ioctls
 
     def pread(self, region: RegionInfo, offset: int, size: int) -> bytes:
         """Read registers. Never pixels: mdpy ignores the position, mbochs reads two pages off.
@@ -127,9 +140,10 @@ class Device(Source):
             DriverError: the range leaves the region, or the driver reads short.
         """
         self.check_open()
-        if offset < 0 or size < 1 or offset + size > region.size:
+        if offset < 0 or size < 1 or offset + size > region.size or region.offset + region.size > _FILE_END:
             raise DriverError(
-                f"bytes {offset} to {offset + size} are outside region {region.index} of {region.size} bytes",
+                f"bytes {offset} to {offset + size} are outside region {region.index} of {region.size} bytes "
+                f"at 0x{region.offset:x}",
                 device=self.locator,
             )
         if self.borrowed and not self._may_read(region, offset, size):
@@ -191,12 +205,12 @@ class Device(Source):
 
     def query_plane(self, plane: PlaneType, kind: GfxKind) -> SurfaceInfo | None:
         """Ask what a plane shows now; None for nothing. See `mdevdisplay.vfio.gfx.PlaneQuery`."""
-        query = self._queries.get((plane, kind))
-        if query is None:
+        try:
+            ask = self._asks[kind][plane]
+        except KeyError:
             self.check_open()
-            query = PlaneQuery(self._raw_ioctl, plane, kind, self.quirks, self.locator)
-            self._queries[plane, kind] = query
-        return query()
+            raise
+        return ask()
 
     def get_dmabuf(self, surface: SurfaceInfo) -> DmaBuf:
         """Return the dma-buf of a surface, the caller's own. See `mdevdisplay.vfio.gfx.DmaBufCache`."""
@@ -217,7 +231,7 @@ class Device(Source):
                 device=self.locator,
                 hint="the driver's plane info and region info contradict each other; report both",
             )
-        return Mappable(fd=self._fd, offset=region.offset, size=region.size, pixel_offset=pixel_offset)
+        return Mappable(fd=self.fileno(), offset=region.offset, size=region.size, pixel_offset=pixel_offset)
 
     def read_edid(self) -> Edid | None:
         """Read the EDID region; None where the device has none.
@@ -228,6 +242,8 @@ class Device(Source):
         region = next((entry for entry in self.regions() if _is_edid(entry)), None)
         if region is None:
             return None
+        if self.quirks.edid_room > region.size:
+            region = attrs.evolve(region, size=self.quirks.edid_room)
         # the driver takes aligned 4-byte accesses to the registers only
         registers = b"".join(self.pread(region, offset, 4) for offset in range(0, HEADER_SIZE, 4))
         raw, problem = decode_header(registers, region.size)
@@ -239,6 +255,7 @@ class Device(Source):
     def _release(self) -> None:
         """Close dma-bufs before the device: mbochs frees what they point to with the device."""
         fd, self._fd = self._fd, -1
+        self._asks.clear()  # they know the number, which may soon be another file's
         try:
             self._dmabufs.close()
         finally:

@@ -28,6 +28,7 @@ from mdevdisplay.vfio.regions import Ioctl
 
 __all__ = ["DmaBufCache", "GfxKind", "PlaneQuery", "ProbeAnswer", "decode_plane", "probe"]
 
+_QUERY = uapi.VFIO_DEVICE_QUERY_GFX_PLANE
 _SIZE = sizeof(uapi.vfio_device_gfx_plane_info)
 _BACK_OFF = (0.002, 0.005, 0.010, 0.020, 0.040, 0.080)
 _PAGE = 4096
@@ -133,18 +134,19 @@ class PlaneQuery:
     Not thread-safe: one query at a time a device, which is the framework's rule anyhow.
     """
 
+    __slots__ = ("_device", "_fresh", "_ioctl", "_kind", "_last", "_plane", "_quirks", "_surface")
+
     def __init__(self, ioctl: Ioctl, plane: PlaneType, kind: GfxKind, quirks: Quirks, device: str = "") -> None:
         self._ioctl = ioctl
         self._plane = plane
         self._kind = kind
         self._quirks = quirks
         self._device = device
-        self._blank = bytes(_request(kind, plane))
-        self._buffer = bytearray(_SIZE)
+        self._fresh = _request(kind, plane).copy
         self._last = bytearray()
         self._surface: SurfaceInfo | None = None
 
-    def __call__(self) -> SurfaceInfo | None:
+    def ask(self) -> SurfaceInfo | None:
         """Query once; None where the plane shows nothing.
 
         Raises:
@@ -152,32 +154,25 @@ class PlaneQuery:
             GuestChangingMode: the driver could not decode the plane for about 150 ms.
             MdevDisplayError: the driver refused.
         """
-        buffer = self._buffer
-        buffer[:] = self._blank
+        answer = self._fresh()
         try:
-            self._ioctl(uapi.VFIO_DEVICE_QUERY_GFX_PLANE, buffer)
+            self._ioctl(_QUERY, answer)
         except OSError as error:
-            self._retry(error)
-        if buffer == self._last:
+            answer = self._retry(error)
+        if answer == self._last:
             return self._surface
-        surface = decode_plane(buffer, self._kind, self._plane, quirks=self._quirks, device=self._device)
-        self._last, self._surface = bytearray(buffer), surface
+        surface = decode_plane(answer, self._kind, self._plane, quirks=self._quirks, device=self._device)
+        self._last, self._surface = answer, surface
         return surface
 
-    def _retry(self, error: OSError) -> None:
-        """Ask again as long as the driver's refusal is one that passes.
+    def _retry(self, error: OSError) -> bytearray:
+        """Ask again as long as the driver's refusal is one that passes, and return its answer.
 
         mbochs answers ENOMEM to the first query of every new mode (mbochs_query_gfx_plane drops the result of its
         allocation) and the next one succeeds. GVT-g answers EINVAL or EFAULT while the guest sets a mode.
         """
-        delays = iter(_BACK_OFF)
-        if error.errno == errno.ENOMEM:
-            try:
-                self._again()
-                return
-            except OSError as second:
-                error = second
-        while error.errno in (errno.EINVAL, errno.EFAULT, errno.ENOMEM):
+        delays = iter((0.0, *_BACK_OFF) if error.errno in (errno.ENOMEM, errno.EINTR) else _BACK_OFF)
+        while error.errno in (errno.EINVAL, errno.EFAULT, errno.ENOMEM, errno.EINTR):
             delay = next(delays, None)
             if delay is None:
                 doing = f"QUERY_GFX_PLANE of the {self._plane.name.lower()} plane, {len(_BACK_OFF)} times"
@@ -185,18 +180,17 @@ class PlaneQuery:
                 raise from_oserror(
                     error, device=self._device, doing=doing, hint=hint, kind=GuestChangingMode
                 ) from error
-            time.sleep(delay)
+            if delay:
+                time.sleep(delay)
+            answer = self._fresh()
             try:
-                self._again()
-                return
+                self._ioctl(_QUERY, answer)
             except OSError as later:
                 error = later
+            else:
+                return answer
         doing = f"QUERY_GFX_PLANE of the {self._plane.name.lower()} plane"
         raise from_oserror(error, device=self._device, doing=doing) from error
-
-    def _again(self) -> None:
-        self._buffer[:] = self._blank
-        self._ioctl(uapi.VFIO_DEVICE_QUERY_GFX_PLANE, self._buffer)
 
 
 def _most_buffers() -> int:
@@ -230,6 +224,7 @@ class DmaBufCache:
         self._device = device
         self._borrowed = borrowed
         self._kept: OrderedDict[_Key, DmaBuf] = OrderedDict()
+        self._asked: set[int] = set()
         self._limit = _most_buffers() if quirks.get_once else quirks.keep
 
     def __len__(self) -> int:
@@ -266,6 +261,7 @@ class DmaBufCache:
             fd = self._ioctl(uapi.VFIO_DEVICE_GET_GFX_DMABUF, argument)
         except OSError as error:
             raise self._refused(error, surface) from error
+        self._asked.add(surface.dmabuf_id)
         kept = DmaBuf(fd, surface, device=self._device)
         self._kept[key] = kept
         return kept
@@ -275,9 +271,9 @@ class DmaBufCache:
             while len(self._kept) >= self._limit:
                 self._kept.popitem(last=False)[1].close()
             return
-        if any(key[0] == surface.dmabuf_id for key in self._kept):
+        if surface.dmabuf_id in self._asked:
             raise DriverError(
-                f"the driver gave dma-buf id {surface.dmabuf_id} to two different surfaces",
+                f"the driver was asked for dma-buf id {surface.dmabuf_id} before, and gave a buffer of another surface",
                 device=self._device,
                 hint="asking for it twice is not safe with this driver; close the display and open it again",
             )

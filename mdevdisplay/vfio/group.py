@@ -124,8 +124,11 @@ def _set_iommu(container: int, locator: str) -> None:
     try:
         ioctl(container, uapi.VFIO_SET_IOMMU, uapi.VFIO_TYPE1v2_IOMMU)
     except OSError:
-        doing = "VFIO_SET_IOMMU (is vfio_iommu_type1 loaded?)"
-        _checked(container, uapi.VFIO_SET_IOMMU, locator, doing, uapi.VFIO_TYPE1_IOMMU)
+        try:
+            ioctl(container, uapi.VFIO_SET_IOMMU, uapi.VFIO_TYPE1_IOMMU)
+        except OSError as error:
+            kind = NoVfio if error.errno == errno.ENODEV else None  # no IOMMU driver has registered
+            raise from_oserror(error, device=locator, doing="VFIO_SET_IOMMU", hint=_NO_VFIO_HINT, kind=kind) from error
 
 
 def _no_device(error: OSError, name: str, locator: str) -> MdevDisplayError:

@@ -20,6 +20,8 @@ class Quirks:
         get_when_borrowed: whether GET is safe while a VMM uses the device too.
         keep: how many dma-bufs are kept open for reuse, the least recently used goes first.
         size_in_pages: plane sizes may be pages: GVT-g before Linux 5.2.
+        edid_room: bytes of the EDID region that can be read although it says less. GVT-g registers it with the 128
+            bytes of the blob, which lies at 2048 (kvmgt.c, intel_gvt_set_edid).
         map_hint: what to do where its dma-buf cannot be mapped.
     """
 
@@ -27,12 +29,14 @@ class Quirks:
     get_when_borrowed: bool = True
     keep: int = 8
     size_in_pages: bool = False
+    edid_room: int = 0
     map_hint: str = ""
 
 
 _BY_VENDOR = {
     "i915": Quirks(
         size_in_pages=True,
+        edid_room=4096,
         map_hint="i915 never lets a CPU map a vGPU's framebuffer: import the dma-buf on the same Intel GPU",
     ),
     "mbochs": Quirks(

@@ -6,7 +6,7 @@ which later kernels use on i386 too (``__aligned_u64``).
 
 from __future__ import annotations
 
-from ctypes import Structure, Union, c_int32, c_uint16, c_uint32, c_uint64
+from ctypes import Structure, Union, c_uint16, c_uint32, c_uint64
 
 VFIO_API_VERSION = 0
 VFIO_TYPE1_IOMMU = 1
@@ -159,10 +159,3 @@ class vfio_region_gfx_edid(Structure):
         ("max_yres", c_uint32),
         ("link_state", c_uint32),
     ]
-
-
-class vfio_group_container(Structure):
-    """The argument of VFIO_GROUP_SET_CONTAINER: a pointer to a descriptor."""
-
-    fd: int
-    _fields_ = [("fd", c_int32)]

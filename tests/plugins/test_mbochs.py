@@ -81,14 +81,15 @@ def test_pixels_start_where_the_registers_say(kernel: FakeKernel, opened: Opener
     assert kernel.violations == []
 
 
-def test_only_those_registers_are_declared(opened: Opener) -> None:
-    """On a borrowed device the mode registers stay out of reach."""
+@pytest.mark.parametrize(("offset", "size"), [(0x502, 2), (0x50E, 2), (0x50F, 1), (0x514, 1), (0x512, 4)])
+def test_only_those_registers_are_declared(opened: Opener, offset: int, size: int) -> None:
+    """On a borrowed device the mode registers, and what lies beside the two, stay out of reach."""
     device = opened(Mbochs(), borrowed=True)
     chosen(device)
     region = device.region(2)
     assert region is not None
     with pytest.raises(NotPermitted):
-        device.pread(region, 0x502, 2)
+        device.pread(region, offset, size)
 
 
 def test_a_flip_is_another_surface(opened: Opener) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 import mdevdisplay_region_cap as backend
+from mdevdisplay._lane import Lane
 from mdevdisplay._manager import Backend, load
 from mdevdisplay.errors import BadSurface, DriverError, NotMappable, TimedOut
 from mdevdisplay.region import map_region
@@ -161,6 +164,25 @@ def test_nvidias_failures_are_errors(opened: Opener, number: int, kind: type[Exc
         reader.get_surface_info(PRIMARY, 0)
 
 
+def test_a_query_that_hangs_is_waited_for_no_longer_than_wanted(kernel: FakeKernel, opened: Opener) -> None:
+    """NVIDIA's may take 25 s (gotcha 11): the caller goes on, and the driver is never asked twice at once."""
+    driver = Nvidia()
+    reader = chosen(opened(driver))
+    driver.show(640, 480)
+    release = threading.Event()
+    driver.stall = lambda _: release.wait(20)
+    lane = Lane(driver.name)
+    for _ in range(2):
+        with pytest.raises(TimedOut):
+            lane.run(partial(reader.get_surface_info, PRIMARY, 0), 0.02)
+    release.set()
+    surface = lane.run(partial(reader.get_surface_info, PRIMARY, 0), 20)
+    assert surface is not None
+    assert kernel.violations == []
+    assert kernel.calls.requests().count(QUERY) == 4  # two to probe, the late one, the last one
+    lane.stop()
+
+
 class Elsewhere(Mdpy):
     """A driver whose plane info names a region that it does not have, or that cannot be mapped."""
 
@@ -194,3 +216,9 @@ def test_a_picture_larger_than_its_region_is_refused(opened: Opener) -> None:
     assert mappable is not None
     with pytest.raises(BadSurface, match="takes bytes 0 to 67108864, the region has 16777216"):
         map_region(mappable, surface.needed)
+
+
+def test_a_surface_in_no_region_has_no_memory(opened: Opener) -> None:
+    """A dma-buf's surface is not this backend's: None, not region 0."""
+    surface = SurfaceInfo(fourcc=1, width=1, height=1, stride=4, size=4, dmabuf_id=1)
+    assert chosen(opened(Mdpy())).query_region(surface) is None

@@ -16,6 +16,13 @@ from mdevdisplay.vfio import Device, GfxKind
 
 HOOKSPEC_VERSION = (1, 0)
 
+# reading a member of an enumeration costs a call, and these are read for every frame
+_PRIMARY = PlaneType.PRIMARY
+_OVERLAY = PlaneType.OVERLAY
+_KIND = GfxKind.DMABUF
+
+_STATE = "intel_gvt"
+
 
 @hookimpl
 def probe(source: Source) -> Match | Refusal:
@@ -29,19 +36,20 @@ def probe(source: Source) -> Match | Refusal:
 @hookimpl
 def get_surface_info(source: Device, plane: PlaneType, output: int) -> SurfaceInfo | None:
     """Query a plane; GVT-g shows the first enabled pipe only, and no overlay."""
-    if output or plane is PlaneType.OVERLAY:
+    if output or plane is _OVERLAY:
         return None
-    surface = source.query_plane(plane, GfxKind.DMABUF)
-    if surface is None or plane is not PlaneType.CURSOR:
-        return surface
-    return _cursor(surface)
+    surface = source.query_plane(plane, _KIND)
+    return surface if surface is None or plane is _PRIMARY else _cursor(source, surface)
 
 
-def _cursor(surface: SurfaceInfo) -> SurfaceInfo:
+def _cursor(source: Device, surface: SurfaceInfo) -> SurfaceInfo:
     """Distrust a hot spot outside the picture: the guest's driver writes it (PVINFO), or does not."""
     if (surface.x_hot or 0) < surface.width and (surface.y_hot or 0) < surface.height:
         return surface
-    return attrs.evolve(surface, x_hot=None, y_hot=None)
+    kept: tuple[SurfaceInfo, SurfaceInfo] | None = source.state.get(_STATE)
+    if kept is None or kept[0] is not surface:  # the same answer must give the same object
+        kept = source.state[_STATE] = (surface, attrs.evolve(surface, x_hot=None, y_hot=None))
+    return kept[1]
 
 
 @hookimpl

@@ -14,6 +14,11 @@ from mdevdisplay.vfio import Device, GfxKind
 
 HOOKSPEC_VERSION = (1, 0)
 
+# reading a member of an enumeration costs a call, and these are read for every frame
+_PRIMARY = PlaneType.PRIMARY
+_OVERLAY = PlaneType.OVERLAY
+_KIND = GfxKind.REGION
+
 
 @hookimpl
 def probe(source: Source) -> Match | Refusal:
@@ -27,13 +32,12 @@ def probe(source: Source) -> Match | Refusal:
 @hookimpl
 def get_surface_info(source: Device, plane: PlaneType, output: int) -> SurfaceInfo | None:
     """Query a plane. mdpy and NVIDIA ignore the plane's type: a cursor that lies where the primary does is none."""
-    if output or plane is PlaneType.OVERLAY:
+    if output or plane is _OVERLAY:
         return None
-    surface = source.query_plane(plane, GfxKind.REGION)
-    if surface is None or plane is PlaneType.PRIMARY:
-        return surface
-    primary = source.query_plane(PlaneType.PRIMARY, GfxKind.REGION)
-    return None if primary is not None and _same_picture(surface, primary) else surface
+    if plane is _PRIMARY:
+        return source.query_plane(plane, _KIND)
+    surface, primary = source.query_plane(plane, _KIND), source.query_plane(_PRIMARY, _KIND)
+    return None if surface is None or primary is None or _same_picture(surface, primary) else surface
 
 
 def _same_picture(one: SurfaceInfo, other: SurfaceInfo) -> bool:
