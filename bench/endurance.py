@@ -43,4 +43,4 @@ def _usage() -> tuple[int, int, int]:
     with Path("/proc/self/maps").open() as maps:
         mappings = sum(1 for _ in maps)
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
-    return len(os.listdir("/proc/self/fd")), mappings, resident
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()), mappings, resident

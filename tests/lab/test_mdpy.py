@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -36,7 +37,7 @@ def test_list_shows_it_without_touching_it(kind: str, make_mdev: Callable[[str],
 
 @each_type
 def test_info_describes_it(kind: str, make_mdev: Callable[[str], str]) -> None:
-    """info has the mode, the stride, the region's number, the backend and why the other one was refused."""
+    """Info has the mode, the stride, the region's number, the backend and why the other one was refused."""
     name = make_mdev(kind)
     width, height = MODES[kind]
     facts = json.loads(run_cli("info", name, "--json").stdout)["display"]
@@ -57,8 +58,7 @@ def test_screenshot_is_the_gradient_of_the_driver(kind: str, make_mdev: Callable
     shot = run_cli("screenshot", name, "-o", "-")
     assert shot.returncode == 0, shot.stderr
     if out := os.environ.get("LAB_OUT"):
-        with open(f"{out}/{kind}.png", "wb") as file:
-            file.write(shot.stdout)
+        Path(out, f"{kind}.png").write_bytes(shot.stdout)
     picture = PIL.Image.open(io.BytesIO(shot.stdout))
     assert np.array_equal(np.asarray(picture), gradient(*MODES[kind]))
 
