@@ -35,6 +35,7 @@ lab: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python bench/run.py
+	lab/run -- $(BIN)/python bench/lab_surface.py
 
 clean:
 	rm -rf $(VENV) demo.png build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -20,7 +20,7 @@ def main() -> None:
     name = str(uuid.uuid4())
     Path("/sys/class/mdev_bus/mdpy/mdev_supported_types/mdpy-xga/create").write_text(name)
     with mdevdisplay.open(name) as display:
-        source = display._reader.source
+        source = display.source
         assert isinstance(source, Device)
         fd = source.fileno()
         buffer = bytearray(64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 import numpy as np
@@ -91,11 +91,13 @@ class Plugin:
     def _isolated(self, hook: str, device: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except MdevDisplayError:
+        except MdevDisplayError as error:
+            error.device = error.device or device
             raise
-        except OSError as error:
-            raise from_oserror(error, device=device, doing=f"{hook} of backend {self.name}") from error
         except Exception as error:
+            # the framework's own way to probe a device raises errors of ours: an OSError there is the backend's
+            if isinstance(error, OSError) and hook != "probe":
+                raise from_oserror(error, device=device, doing=f"{hook} of backend {self.name}") from error
             raise self.fault(hook, f"raised {type(error).__name__}: {error}", device) from error
 
     def fault(self, hook: str, what: str, device: str = "") -> PluginError:
@@ -116,7 +118,7 @@ class Backend:
         match: its answer to probe.
         refusals: what every other backend answered, by name.
         hook: the backend's get_surface_info itself, for `Display.surface`, which is to cost little more than an ioctl.
-            Whoever calls it passes what it returns to `checked` and what it raises to `explained`.
+            Whoever calls it passes what it returns to `checked` and what it raises to `reraise`.
     """
 
     def __init__(self, plugin: Plugin, source: Source, match: Match, refusals: dict[str, str]) -> None:
@@ -126,7 +128,11 @@ class Backend:
         self.refusals = refusals
         self.hook = plugin.implementations["get_surface_info"]
         if isinstance(source, Device) and "readonly_access" in plugin.implementations:
-            source.allow(self._typed("readonly_access", ReadOnlyAccess, source))
+            access = self._typed("readonly_access", ReadOnlyAccess, source)
+            try:
+                source.allow(access)
+            except PluginError as error:
+                raise plugin.fault("readonly_access", error.message, source.locator) from error
         source.on_close(self._unbind)
         if "close_source" in plugin.implementations:
             source.on_close(lambda: plugin.call("close_source", source, device=source.locator))
@@ -146,10 +152,8 @@ class Backend:
         """Say what a plane shows now; None for nothing."""
         try:
             return self.checked(self.hook(self.source, plane, output))
-        except MdevDisplayError:
-            raise
-        except Exception as error:
-            raise self.explained(error) from error
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything
+            self.reraise(error)
 
     def checked(self, surface: Any) -> SurfaceInfo | None:
         """Return what `hook` returned, if it may return it."""
@@ -158,11 +162,15 @@ class Backend:
             raise self.plugin.fault("get_surface_info", what, self.source.locator)
         return surface
 
-    def explained(self, error: Exception) -> MdevDisplayError:
-        """Return one of our errors for what `hook` raised."""
+    def reraise(self, error: Exception) -> NoReturn:
+        """Raise one of our errors, with the device in it, for what `hook` raised."""
+        device = self.source.locator
+        if isinstance(error, MdevDisplayError):
+            error.device = error.device or device
+            raise error
         if isinstance(error, OSError):
-            return from_oserror(error, device=self.source.locator, doing=f"get_surface_info of backend {self.name}")
-        return self.plugin.fault("get_surface_info", f"raised {type(error).__name__}: {error}", self.source.locator)
+            raise from_oserror(error, device=device, doing=f"get_surface_info of backend {self.name}") from error
+        raise self.plugin.fault("get_surface_info", f"raised {type(error).__name__}: {error}", device) from error
 
     def create_dmabuf(self, surface: SurfaceInfo) -> DmaBuf | None:
         """Return the surface's dma-buf, the caller's own; None where the backend has none for it."""
@@ -187,18 +195,14 @@ class Backend:
         return self.source.quirks.map_hint if isinstance(self.source, Device) else ""
 
     @property
+    def region_hint(self) -> str:
+        """What to do where the driver's region cannot be mapped."""
+        return self.source.quirks.region_hint if isinstance(self.source, Device) else ""
+
+    @property
     def can_decode(self) -> bool:
         """Whether the backend decodes formats of its own."""
         return "decode" in self.plugin.implementations
-
-    @property
-    def announces(self) -> bool:
-        """Whether the source announces changes, so that it need not be polled."""
-        return "wait_update" in self.plugin.implementations
-
-    def wait_update(self, timeout: float) -> bool:
-        """Wait for a change of a source that announces them."""
-        return bool(self.plugin.call("wait_update", self.source, timeout, device=self.source.locator))
 
     def diagnose(self) -> tuple[Finding, ...]:
         """Return what the backend itself knows about the state of the device."""
@@ -251,27 +255,31 @@ class Manager:
     def open_locator(self, locator: str) -> Source | None:
         """Ask each backend whether the locator's scheme is its own; None where it is nobody's.
 
-        A backend that fails is not asked again, and fails the call only if nobody else opens the locator.
+        What a backend raises counts only if nobody else opens the locator: one bad backend must not stand in the way of
+        all others. Only a LocatorError for the scheme of the backend's own name ends the search.
+
+        Raises:
+            MdevDisplayError: nobody opens it, and a backend failed: the LocatorError of one before other errors.
         """
-        failure: MdevDisplayError | None = None
+        scheme = locator.partition(":")[0]
+        failures: list[tuple[Plugin, MdevDisplayError]] = []
         for plugin in self.plugins:
             if "open_locator" not in plugin.implementations:
                 continue
             try:
                 source = plugin.call("open_locator", locator, device=locator)
-            except LocatorError:
-                raise
             except MdevDisplayError as error:
-                failure = failure or error
+                if isinstance(error, LocatorError) and plugin.name == scheme:
+                    raise
+                failures.append((plugin, error))
                 continue
-            if source is None:
-                continue
-            if not isinstance(source, Source):
-                failure = failure or plugin.fault("open_locator", f"returned a {type(source).__name__}", locator)
-                continue
-            return source
-        if failure is not None:
-            raise failure
+            if isinstance(source, Source):
+                return source
+            if source is not None:
+                fault = plugin.fault("open_locator", f"returned a {type(source).__name__}, not a Source", locator)
+                failures.append((plugin, fault))
+        if failures:
+            raise _most_telling(failures)
         return None
 
     def list_devices(self) -> tuple[list[DeviceInfo], list[MdevDisplayError]]:
@@ -337,9 +345,27 @@ class Manager:
         return Backend(best, source, match, refusals)
 
 
+def _most_telling(failures: list[tuple[Plugin, MdevDisplayError]]) -> MdevDisplayError:
+    """Return one of several errors: what is wrong with the locator first, then our own backends' before strangers'."""
+    if len(failures) == 1:
+        return failures[0][1]
+    return min(
+        failures,
+        key=lambda entry: (not isinstance(entry[1], LocatorError), entry[0].distribution != _OWN_DISTRIBUTION),
+    )[1]
+
+
 def _no_match(source: Source, refusals: dict[str, str], failures: list[MdevDisplayError]) -> MdevDisplayError:
+    """Return the device's own error, or else `NotADisplay` with every reason.
+
+    What a VFIO device answered last is believed before what backends say of it: where its driver said no, an error that
+    some backend raised is only that backend's reason.
+    """
+    asked = source.last_probe if isinstance(source, Device) else None
+    if isinstance(asked, MdevDisplayError):
+        return asked
     own = [error for error in failures if not isinstance(error, PluginError)]
-    if own:
+    if own and asked is None:
         return own[0]
     what = source.identity.mdev_type or source.identity.driver
     of = f" ({what})" if what else ""
@@ -408,16 +434,13 @@ def _load_one(point: EntryPoint) -> Plugin:
         raise _Rejected(f"its HOOKSPEC_VERSION is {written_for!r}, not two numbers such as (1, 0)")
     if written_for[0] != VERSION[0]:
         raise _Rejected(f"it was written for version {written_for[0]} of the hooks, this is {VERSION[0]}")
-    # a manager of its own: one plugin's broken hook can neither run nor stop another's
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(Specification)
-    manager.register(module, point.name)
-    implementations: dict[str, Callable[..., Any]] = {}
-    for caller in manager.get_hookcallers(module) or ():
-        if not caller.has_spec():
-            raise _Rejected(f"it implements a hook that does not exist: {caller.name}")
-        implementation = caller.get_hookimpls()[-1]
-        implementations[caller.name] = _positional(caller.name, implementation)
+    try:
+        implementations = _implementations(module, point.name)
+    except (_Rejected, pluggy.PluginValidationError) as error:
+        if (written_for[0], written_for[1]) <= VERSION:
+            raise
+        theirs, ours = (".".join(map(str, version)) for version in (written_for, VERSION))
+        raise _Rejected(f"it was written for {theirs} of the hooks, this is {ours}: update mdevdisplay") from error
     if not implementations:
         raise _Rejected("it implements no hook; are its functions marked with @hookimpl?")
     return Plugin(
@@ -427,14 +450,42 @@ def _load_one(point: EntryPoint) -> Plugin:
     )
 
 
+def _implementations(module: object, name: str) -> dict[str, Callable[..., Any]]:
+    # a manager of its own: one plugin's broken hook can neither run nor stop another's
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(Specification)
+    manager.register(module, name)
+    implementations: dict[str, Callable[..., Any]] = {}
+    for caller in manager.get_hookcallers(module) or ():
+        if not caller.has_spec():
+            raise _Rejected(f"it implements a hook that does not exist: {caller.name}")
+        implementation = caller.get_hookimpls()[-1]
+        implementations[caller.name] = _positional(caller.name, implementation)
+    return implementations
+
+
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
 def _positional(hook: str, implementation: pluggy.HookImpl) -> Callable[..., Any]:
-    """Return the function itself where it takes all arguments in order, else one that drops or reorders them."""
+    """Return the function itself where it takes all arguments in order, else one that drops or reorders them.
+
+    An argument with a default gets its value too, where the hook has it; pluggy by itself leaves it out.
+    """
     full = tuple(name for name in inspect.signature(getattr(Specification, hook)).parameters if name != "self")
-    taken = implementation.argnames
     function: Callable[..., Any] = implementation.function
-    if taken == full:
+    taken = (*implementation.argnames, *implementation.kwargnames)
+    if taken[: len(full)] == full:
         return function
-    places = [full.index(name) for name in taken]
+    parameters = inspect.signature(function).parameters
+    hidden = [name for name in full if name in parameters and parameters[name].kind not in _BY_PLACE]
+    if hidden:
+        raise _Rejected(f"its {hook} takes {', '.join(hidden)} by keyword only; arguments are passed by position")
+    wanted = [name for name in taken if name in full]
+    if list(taken[: len(wanted)]) != wanted:
+        strange = next(name for name in taken if name not in full)
+        raise _Rejected(f"its {hook} takes {strange}, which the hook has not, before arguments that it has")
+    places = [full.index(name) for name in wanted]
 
     def call(*arguments: Any) -> Any:
         return function(*(arguments[place] for place in places))

@@ -13,13 +13,13 @@ from typing import Self, TypeVar
 
 from mdevdisplay._lane import Lane
 from mdevdisplay._manager import Backend
-from mdevdisplay.display import WAIT_STEP, connect
+from mdevdisplay.display import GRACE, WAIT_STEP, connect
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import Closed, NothingDisplayed, TimedOut
 from mdevdisplay.pixels.frame import Blank, Frame
 from mdevdisplay.pixels.layout import Raw
 from mdevdisplay.reader import Readability, Reader
-from mdevdisplay.source import Finding, Identity
+from mdevdisplay.source import Finding, Identity, Source
 from mdevdisplay.stream import ModeChangePatience, Pace
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.vfio.edid import Edid
@@ -42,11 +42,10 @@ async def _run(
     try:
         # shielded: a cancelled waiter must not cancel a job that has to run
         return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(job)), timeout)
-    except TimedOut:
-        raise  # the call's own
     except TimeoutError:
-        lane.abandon(job, late, must_run=must_run)
-        raise lane.timed_out(timeout or 0.0) from None
+        if job.done():
+            return job.result()  # the call's own timeout, or it came back at the last moment
+        raise lane.give_up(job, timeout or 0.0, late, must_run=must_run) from None
     except asyncio.CancelledError:
         lane.abandon(job, late, must_run=must_run)
         raise
@@ -86,6 +85,11 @@ class AsyncDisplay:
         return self._reader.source.locator
 
     @property
+    def source(self) -> Source:
+        """The open device. Call it only while nobody calls the display."""
+        return self._reader.source
+
+    @property
     def identity(self) -> Identity:
         """Driver, vendor, type and parent of the device."""
         return self._reader.source.identity
@@ -119,7 +123,7 @@ class AsyncDisplay:
         while True:
             try:
                 return await self._call(partial(self._reader.capture, plane), timeout)
-            except NothingDisplayed:
+            except (NothingDisplayed, *ModeChangePatience.BORNE):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
@@ -146,16 +150,12 @@ class AsyncDisplay:
     @asynccontextmanager
     async def map(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> AsyncGenerator[Raw]:
         """Give access to the pixels themselves, without a copy, inside the block."""
-        memory = await self._call(partial(self._reader.find, plane), timeout)
-        if memory.dmabuf is None:
-            yield memory.view()
-            return
-        await self._call(memory.dmabuf.begin_read, timeout)
+        memory = await self._call(partial(self._reader.pin, plane), timeout, late=self._reader.unpin)
         try:
             yield memory.view()
         finally:
             with suppress(Closed):
-                await self._call(memory.dmabuf.end_read, timeout)
+                await self._call(partial(self._reader.unpin, memory), timeout)
 
     async def dmabuf(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> DmaBuf:
         """Return the dma-buf that a plane shows, yours to close."""
@@ -191,7 +191,7 @@ class AsyncDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self.close()
+            await self.close(timeout=None if error is None or self._timeout is None else min(self._timeout, GRACE))
         except TimedOut:
             if error is None:
                 raise
@@ -202,8 +202,7 @@ class AsyncDisplay:
             try:
                 warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, stacklevel=2, source=self)
             finally:  # the warning may be an error
-                self._reader.close()
-                self._lane.stop()
+                self._lane.close(self._reader.close)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -16,13 +16,13 @@ from mdevdisplay._manager import Backend, Manager, load
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import Closed, MdevDisplayError, NothingDisplayed, TimedOut
 from mdevdisplay.host.devices import list_mdevs
-from mdevdisplay.host.locate import open_device
+from mdevdisplay.host.locate import host_name, open_device
 from mdevdisplay.host.root import HostRoot
 from mdevdisplay.pixels.frame import Frame
 from mdevdisplay.pixels.layout import Raw
 from mdevdisplay.reader import Readability, Reader
-from mdevdisplay.source import DeviceInfo, Finding, Identity
-from mdevdisplay.stream import FrameStream
+from mdevdisplay.source import DeviceInfo, Finding, Identity, Source
+from mdevdisplay.stream import FrameStream, ModeChangePatience
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.vfio.edid import Edid
 
@@ -31,6 +31,8 @@ __all__ = ["Display", "backends", "connect", "devices", "open"]
 T = TypeVar("T")
 WAIT_STEP = 0.05
 """Seconds between two looks at a plane that shows nothing."""
+GRACE = 0.2
+"""Seconds that close() waits for a driver after an error."""
 
 
 @cache
@@ -43,16 +45,25 @@ def devices(root: HostRoot | None = None) -> list[DeviceInfo]:
     """Return every device of this host that could display, without touching one.
 
     Mediated devices come from sysfs, others from the backends that know them. A backend that fails to list is left
-    out; `mdevdisplay plugins` shows it.
+    out; `list_devices` says why.
     """
+    return list_devices(root)[0]
+
+
+def list_devices(root: HostRoot | None = None) -> tuple[list[DeviceInfo], list[MdevDisplayError]]:
+    """Return the devices, and the errors of the backends that could not list theirs."""
     found = [device.info() for device in list_mdevs(root or HostRoot.from_environment())]
-    return found + backends().list_devices()[0]
+    listed, errors = backends().list_devices()
+    return found + listed, errors
 
 
 def connect(locator: str, backend: str | None, output: int) -> Reader:
     """Open a device and choose its backend: what `open` does, in the calling thread and without a deadline."""
     manager = backends()
-    source = manager.open_locator(locator) or open_device(locator)
+    source: Source | None = None
+    if host_name(locator) is None:  # no backend stands between the host and its own devices
+        source = manager.open_locator(locator)
+    source = source or open_device(locator)
     try:
         return Reader(source, manager.choose(source, backend), output=output)
     except BaseException:
@@ -99,10 +110,8 @@ class Display:
         self._lane = lane
         self._timeout = timeout
         self._closed = False
-        # for surface(), which is called for every frame and takes no call of Python more than it needs
         self._backend = reader.backend
         self._output = reader.output
-        self._take, self._give = lane.take, lane.give
         self._last: SurfaceInfo | None = None
         self._streams: weakref.WeakSet[FrameStream] = weakref.WeakSet()
 
@@ -110,6 +119,11 @@ class Display:
     def locator(self) -> str:
         """How the display was named."""
         return self._reader.source.locator
+
+    @property
+    def source(self) -> Source:
+        """The open device: a `mdevdisplay.vfio.Device` for one. Call it only while nobody calls the display."""
+        return self._reader.source
 
     @property
     def identity(self) -> Identity:
@@ -140,16 +154,21 @@ class Display:
             TimedOut, Closed, DeviceGone, DriverError.
         """
         if timeout is None and self._timeout is None:
-            backend = self._backend
-            self._take()
+            # `Lane.here` and `Backend.get_surface_info` written out: this runs for every frame
+            lane, backend = self._lane, self._backend
+            holder = lane.holder
+            me = [plane]
             try:
+                if lane.waiting or holder.setdefault(0, me) is not me:
+                    lane.wait(me)
                 surface = backend.hook(backend.source, plane, self._output)
-            except MdevDisplayError:
-                raise
-            except Exception as error:
-                raise backend.explained(error) from error
+            except Exception as error:  # noqa: BLE001 - a backend may raise anything
+                backend.reraise(error)
             finally:
-                self._give(None)
+                if 0 in holder and holder[0] is me:
+                    del holder[0]
+                    if lane.waiting:
+                        lane.wake()
             return surface if surface is self._last else self._changed(surface)
         return self._run(partial(self._reader.surface, plane), timeout)
 
@@ -163,7 +182,7 @@ class Display:
 
         Args:
             plane: which plane.
-            wait: seconds to wait until the plane shows something.
+            wait: seconds to wait until the plane shows something that can be decoded.
             timeout: seconds for each call to the driver.
 
         Raises:
@@ -175,7 +194,7 @@ class Display:
         while True:
             try:
                 return self._run(partial(self._reader.capture, plane), timeout)
-            except NothingDisplayed:
+            except (NothingDisplayed, *ModeChangePatience.BORNE):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
@@ -198,17 +217,21 @@ class Display:
             ValueError: max_fps is not above 0.
         """
         self._check_open()
-        poll = partial(self._run, partial(self._reader.picture, plane), timeout)
+        # the stream keeps the reader and not the display, which can so be missed when it is forgotten
+        limit = self._timeout if timeout is None else timeout
+        poll = partial(self._lane.run, partial(self._reader.picture, plane), limit)
         stream = FrameStream(poll, max_fps)
         self._streams.add(stream)
+        if self._closed:  # meanwhile
+            stream.close()
         return stream
 
     @contextmanager
     def map(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> Generator[Raw]:
         """Give access to the pixels themselves, without a copy, in the driver's own layout, read-only.
 
-        They change while you look. Copy what you want to keep: the memory is valid inside the block; later it shows
-        another picture or zeros.
+        They change while you look. Copy what you want to keep: the memory is valid inside the block; later, or when a
+        new mode needs a new mapping, it shows another picture or zeros.
 
         Yields:
             The array that `mdevdisplay.formats.Format.raw_shape` describes, with the driver's stride.
@@ -216,16 +239,12 @@ class Display:
         Raises:
             NothingDisplayed, NotMappable, BadSurface, GuestChangingMode, TimedOut, Closed, DeviceGone, DriverError.
         """
-        memory = self._run(partial(self._reader.find, plane), timeout)
-        if memory.dmabuf is None:
-            yield memory.view()
-            return
-        self._run(memory.dmabuf.begin_read, timeout)
+        memory = self._run(partial(self._reader.pin, plane), timeout, late=self._reader.unpin)
         try:
             yield memory.view()
         finally:
             with suppress(Closed):
-                self._run(memory.dmabuf.end_read, timeout)
+                self._run(partial(self._reader.unpin, memory), timeout)
 
     def dmabuf(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> DmaBuf:
         """Return the dma-buf that a plane shows, yours to close (it is a context manager).
@@ -271,6 +290,8 @@ class Display:
             stream.close()
         try:
             self._lane.run(self._reader.close, self._timeout if timeout is None else timeout, must_run=True)
+        except Closed:  # another thread was quicker
+            pass
         finally:
             self._lane.stop()
 
@@ -281,7 +302,8 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            # whoever has just waited for a driver that hangs does not wait for it again
+            self.close(timeout=None if error is None or self._timeout is None else min(self._timeout, GRACE))
         except TimedOut:
             if error is None:
                 raise
@@ -292,8 +314,7 @@ class Display:
             try:
                 warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, stacklevel=2, source=self)
             finally:  # the warning may be an error
-                self._reader.close()
-                self._lane.stop()
+                self._lane.close(self._reader.close)
 
     def __repr__(self) -> str:
         return f"<Display {self.locator!r} {self.backend.name}{' closed' if self._closed else ''}>"

@@ -7,18 +7,16 @@ import fcntl
 import itertools
 import os
 import warnings
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import attrs
-import numpy as np
-import numpy.typing as npt
 
 from mdevdisplay._ioctl import ioctl
 from mdevdisplay._mapping import PAGE
-from mdevdisplay.errors import BadSurface, Closed, NotMappable, from_oserror
+from mdevdisplay.errors import BadSurface, Closed, MdevDisplayError, NotMappable, from_oserror, translated
 from mdevdisplay.region import MappedRegion
 from mdevdisplay.surface import SurfaceInfo
 
@@ -39,14 +37,18 @@ def new_key() -> int:
 
 def exporter_of(fd: int) -> str:
     """Return who exported a dma-buf (``i915``, ``mbochs``), from its fdinfo; "" for anything else."""
-    try:
-        with Path(f"/proc/self/fdinfo/{fd}").open(encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("exp_name:"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    for line in read_fdinfo(fd).splitlines():
+        if line.startswith("exp_name:"):
+            return line.split(":", 1)[1].strip()
     return ""
+
+
+def read_fdinfo(fd: int) -> str:
+    """Return what /proc says of a descriptor; "" where it is not open."""
+    try:
+        return Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
 
 
 @attrs.frozen
@@ -78,7 +80,8 @@ class DmaBuf:
             device: the locator for messages.
 
         Raises:
-            BadSurface: the buffer is smaller than the picture; the descriptors are closed then too.
+            BadSurface: the buffer is smaller than the picture.
+            MdevDisplayError: a descriptor is not open. The descriptors are closed in either case.
         """
         self._fds = (fds,) if isinstance(fds, int) else tuple(fds)
         self.surface = surface
@@ -90,21 +93,25 @@ class DmaBuf:
                     f"{len(self._fds)} descriptors for {len(surface.planes())} memory planes", device=device
                 )
             for fd in self._fds:
-                os.set_inheritable(fd, False)
-            self.size = _true_size(self._fds[0], surface)
-            self._check_size()
+                with translated(device, f"taking over descriptor {fd} of a dma-buf"):
+                    os.set_inheritable(fd, False)
+            sizes = [_true_size(fd, surface) for fd in self._fds]
+            self.size = sizes[0]
+            self._check_sizes(sizes)
         except BaseException:
-            self.close()
+            with suppress(MdevDisplayError):
+                self.close()
             raise
 
-    def _check_size(self) -> None:
-        if len(self._fds) == 1 and self.size < self.surface.needed:
-            raise BadSurface(
-                f"reported {self.surface.describe()}: the picture takes {self.surface.needed} bytes, "
-                f"the dma-buf has {self.size}",
-                device=self._device,
-                hint="the driver or the guest is at fault; try again, and report the numbers if they stay",
-            )
+    def _check_sizes(self, sizes: list[int]) -> None:
+        for number, (size, need) in enumerate(zip(sizes, _needs(self.surface, len(sizes)), strict=True)):
+            if size < need:
+                what = "picture" if len(sizes) == 1 else f"memory plane {number}"
+                raise BadSurface(
+                    f"reported {self.surface.describe()}: the {what} takes {need} bytes, the dma-buf has {size}",
+                    device=self._device,
+                    hint="the driver or the guest is at fault; try again, and report the numbers if they stay",
+                )
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -199,21 +206,17 @@ class DmaBuf:
                     doing = "synchronising a dma-buf for reading"
                     raise from_oserror(error, device=self._device, doing=doing) from error
 
-    @contextmanager
-    def reading(self) -> Generator[npt.NDArray[np.uint8]]:
-        """Map for the length of the block, bracketed by begin_read and end_read; yields (size,) uint8."""
-        with self.map() as region:
-            self.begin_read()
-            try:
-                yield region.data
-            finally:
-                self.end_read()
-
     def close(self) -> None:
-        """Close the descriptors. Idempotent."""
+        """Close the descriptors. Idempotent. Every one is closed even if one fails; the first error is raised."""
         fds, self._fds = self._fds, ()
+        first: OSError | None = None
         for fd in fds:
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError as error:
+                first = first or error
+        if first is not None:
+            raise from_oserror(first, device=self._device, doing="closing a dma-buf") from first
 
     def __enter__(self) -> Self:
         return self
@@ -231,6 +234,12 @@ class DmaBuf:
     def __repr__(self) -> str:
         state = "closed" if not self._fds else f"fd {self._fds[0]}"
         return f"<DmaBuf {self.surface.describe()} {state}>"
+
+
+def _needs(surface: SurfaceInfo, count: int) -> list[int]:
+    """Return how many bytes each of ``count`` descriptors must have: all, or up to where the next plane begins."""
+    starts = [offset for offset, _ in surface.planes()] if count > 1 else []
+    return [*starts[1:], surface.needed]
 
 
 def _true_size(fd: int, surface: SurfaceInfo) -> int:

@@ -12,7 +12,8 @@ backend, by its name.
 
 Versions: `VERSION` is (major, minor). A backend says which it was written for by ``HOOKSPEC_VERSION = (1, 0)`` at the
 top of its module; without it 1.0 is assumed. Another major version is not loaded. A newer minor version adds hooks or
-arguments with defaults and breaks nobody.
+arguments with defaults and breaks nobody; a backend that uses what its newer minor version added is not loaded by an
+older mdevdisplay.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Specification:
         """Say whether this backend can read the source, and how well it suits.
 
         Called once an open source, for every backend. It must not change the device, and should ask the driver
-        rather than guess from names.
+        rather than guess from names. Whatever it raises is a reason of this backend only, unless the device itself
+        failed to answer.
 
         Args:
             source: an open source of any kind; refuse a kind that you do not know.
@@ -135,9 +137,10 @@ class Specification:
 
     @hookspec(firstresult=True)
     def wait_update(self, source: Source, timeout: float) -> bool:
-        """Wait until the source announces a change, at most ``timeout`` seconds.
+        """Wait until the source announces a change, at most ``timeout`` seconds. Reserved: not called yet.
 
-        Implement it only for a source that announces every change; the framework polls the others.
+        It is declared so that backends can be written for it; displays are polled for now. Implement it only for a
+        source that announces every change.
 
         Returns:
             True as soon as something changed, False after the timeout.
@@ -167,7 +170,8 @@ class Specification:
     def readonly_access(self, source: Source) -> ReadOnlyAccess:
         """Declare the register ranges and ioctls that you use and that change nothing on a device in use.
 
-        On a borrowed source everything else is refused. Called once, right after this backend was chosen.
+        On a borrowed source everything else is refused. Requests that change a device, such as VFIO_DEVICE_RESET, are
+        refused on every source, and may not be declared. Called once, right after this backend was chosen.
         """
         raise NotImplementedError
 

@@ -21,8 +21,9 @@ from mdevdisplay.errors import (
     UnsupportedFormat,
 )
 from mdevdisplay.pixels import convert
+from mdevdisplay.pixels.file_memory import FileMemory
 from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
-from mdevdisplay.pixels.layout import packed_size, raw_view
+from mdevdisplay.pixels.layout import raw_view
 from mdevdisplay.pixels.memory import PixelMemory, SurfaceMemory
 from mdevdisplay.pixels.pool import FramePool
 from mdevdisplay.source import Finding, Source
@@ -40,7 +41,8 @@ class Readability:
     """How a surface's pixels can be had.
 
     Attributes:
-        way: ``"region"``, ``"dma-buf"``, or ``""`` where they cannot.
+        way: ``"region"`` or ``"dma-buf"`` for a mapping, ``"read"`` for a file that could be truncated under a mapping,
+            or ``""`` where they cannot.
         reason: why not, with what to do; "" where they can.
     """
 
@@ -78,9 +80,16 @@ class Reader:
             )
         return surface
 
-    def find(self, plane: PlaneType) -> PixelMemory:
-        """Return where the plane's pixels can be read now."""
-        return self._memory.find(self.shown(plane))
+    def pin(self, plane: PlaneType) -> PixelMemory | FileMemory:
+        """Return where the plane's pixels can be read now, and keep a dma-buf mapped until `unpin`."""
+        memory = self._memory.find(self.shown(plane))
+        memory.view()  # refuses what can only be read
+        self._memory.pin(memory)
+        return memory
+
+    def unpin(self, memory: PixelMemory | FileMemory) -> None:
+        """Let go what `pin` returned."""
+        self._memory.unpin(memory)
 
     def capture(self, plane: PlaneType) -> Frame:
         """Copy a plane, anew if it changed meanwhile; raises `NothingDisplayed` for nothing."""
@@ -88,7 +97,7 @@ class Reader:
         surface = self.shown(plane)
         buffer = self._copy(surface)
         after = self.surface(plane)
-        while after is not surface and after is not None and tries < _TRIES:
+        while after is not None and not _same_pixels(surface, after) and tries < _TRIES:
             tries += 1
             surface = after
             buffer = self._copy(surface)
@@ -98,16 +107,24 @@ class Reader:
         return Frame(
             raw_view(buffer, 0, surface, stride),
             surface,
+            pixels=self._decoded(surface, buffer),
             serial=self._next_serial(),
             timestamp=time.monotonic(),
-            flags=FrameFlags.NONE if after is surface else FrameFlags.TORN,
+            flags=FrameFlags.NONE if after is not None and _same_pixels(surface, after) else FrameFlags.TORN,
             device=self.source.locator,
-            decoder=self.backend.decode,
         )
+
+    def _decoded(self, surface: SurfaceInfo, buffer: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+        """Return what the backend makes of a format of its own; None for one that the framework converts."""
+        if convert.is_decodable(surface) or not self.backend.can_decode:
+            return None
+        flat = buffer.view()
+        flat.flags.writeable = False
+        return self.backend.decode(surface, flat)
 
     def _copy(self, surface: SurfaceInfo) -> npt.NDArray[np.uint8]:
         memory = self._memory.find(surface)
-        buffer = self._pool.take(packed_size(surface, memory.data.size - memory.start))
+        buffer = self._pool.take(memory.size)
         memory.copy_into(buffer)
         return buffer
 
@@ -151,11 +168,13 @@ class Reader:
             return Readability(way="", reason=f"{error.message}; {error.hint}" if error.hint else error.message)
         return Readability(way=memory.way)
 
-    def _decodes(self, memory: PixelMemory) -> bool:
+    def _decodes(self, memory: PixelMemory | FileMemory) -> bool:
         """Whether the backend decodes a format that is not ours: only trying tells."""
         if convert.is_decodable(memory.surface) or not self.backend.can_decode:
             return False
-        return self.backend.decode(memory.surface, memory.data[memory.start :]) is not None
+        buffer = self._pool.take(memory.size)
+        memory.copy_into(buffer)
+        return self._decoded(memory.surface, buffer) is not None
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what the backend itself knows about the state of the device."""
@@ -164,3 +183,8 @@ class Reader:
     def close(self) -> None:
         """Drop mappings, dma-bufs and the source, in this order. Idempotent."""
         self.source.close()
+
+
+def _same_pixels(one: SurfaceInfo, other: SurfaceInfo) -> bool:
+    """Whether two answers name the same pixels; a cursor that only moved does."""
+    return one is other or one == attrs.evolve(other, x=one.x, y=one.y, x_hot=one.x_hot, y_hot=one.y_hot)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import warnings
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from mdevdisplay._mapping import Mapping, page_up
 from mdevdisplay.errors import BadSurface, Closed, MdevDisplayError, NotMappable, from_oserror, translated
 
-__all__ = ["MAX_MAPPING", "Mappable", "MappedRegion", "map_region"]
+__all__ = ["MAX_MAPPING", "Mappable", "MappedRegion", "can_shrink", "map_region"]
 
 MAX_MAPPING = 1 << 32
 """The most bytes that are ever mapped for one surface; a driver that reports more is not believed."""
@@ -81,6 +82,19 @@ class MappedRegion:
                 )
             finally:  # the warning may be an error
                 self.close()
+
+
+def can_shrink(fd: int) -> bool:
+    """Whether a descriptor is a file that somebody may truncate: a mapping of it may then raise SIGBUS at any time.
+
+    Devices and true dma-bufs cannot; a memfd cannot with F_SEAL_SHRINK.
+    """
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return False
+    try:
+        return not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
+    except OSError:  # EINVAL: a file on a disk knows no seals
+        return True
 
 
 def map_region(mappable: Mappable, needed: int, *, device: str = "", hint: str = "") -> MappedRegion:

@@ -6,10 +6,11 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from mdevdisplay.errors import BadSurface, Closed, GuestChangingMode
+from mdevdisplay.errors import BadSurface, Closed, GuestChangingMode, TimedOut
 from mdevdisplay.pixels.frame import Blank, Frame
 
 __all__ = ["FrameStream", "ModeChangePatience", "Pace"]
@@ -73,20 +74,28 @@ class FrameStream(Iterator[Picture]):
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._event = -1
-        self._newest: Picture | BaseException | None = None
+        self._newest: Picture | TimedOut | None = None
+        self._fatal: BaseException | None = None
 
     def __next__(self) -> Picture:
         while not self._ended.wait(self._pace.delay()):
             try:
-                picture = self._poll()
+                picture = self._look()
             except Closed:  # the display, which ends its streams too
                 break
-            except ModeChangePatience.BORNE as error:
-                self._patience.failed(error)
-                continue
-            self._patience.succeeded()
-            return picture
+            if picture is not None:
+                return picture
         raise StopIteration
+
+    def _look(self) -> Picture | None:
+        """Take one picture; None where the plane cannot be decoded for now."""
+        try:
+            picture = self._poll()
+        except ModeChangePatience.BORNE as error:
+            self._patience.failed(error)
+            return None
+        self._patience.succeeded()
+        return picture
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `latest` has something new; the first call starts a thread.
@@ -99,43 +108,56 @@ class FrameStream(Iterator[Picture]):
                 if self._ended.is_set():
                     raise Closed("the stream of frames was closed before")
                 self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-                threading.Thread(target=self._pump, name="mdevdisplay frames", daemon=True).start()
+                thread = threading.Thread(
+                    target=_pump,
+                    args=(weakref.ref(self), self._ended, self._pace),
+                    name="mdevdisplay frames",
+                    daemon=True,
+                )
+                thread.start()
             return self._event
 
     def latest(self) -> Picture | None:
         """Return the newest picture that was not returned before, or None; for use with `fileno`.
 
         Raises:
-            MdevDisplayError: what ended the stream; `Closed` after close().
+            TimedOut: the driver did not answer in time; it is asked again.
+            MdevDisplayError: what ended the stream, every time; `Closed` after close().
         """
         with self._lock:
             if self._ended.is_set():
                 raise Closed("the stream of frames was closed before", hint="stop watching its descriptor")
+            if self._fatal is not None:  # the descriptor stays readable
+                raise self._fatal
             if self._event >= 0:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._event)
             newest, self._newest = self._newest, None
-        if isinstance(newest, BaseException):
+        if isinstance(newest, TimedOut):
             raise newest
         return newest
 
-    def _pump(self) -> None:
-        while True:
-            picture: Picture | BaseException
-            try:
-                picture = next(self)
-            except StopIteration:
-                return
-            except BaseException as error:  # noqa: BLE001 - latest() raises it in the consumer's thread
-                picture = error
-            with self._lock:
-                if self._ended.is_set():
-                    return
+    def pump(self) -> bool:
+        """Take one picture for `latest`; False when there will be no more. Called by the stream's own thread."""
+        picture: Picture | TimedOut | None = None
+        fatal: BaseException | None = None
+        try:
+            picture = self._look()
+        except Closed:
+            self.close()
+            return False
+        except TimedOut as error:
+            picture = error
+        except BaseException as error:  # noqa: BLE001 - latest() raises it in the consumer's thread
+            fatal = error
+        with self._lock:
+            if self._ended.is_set():
+                return False
+            self._fatal = fatal
+            if picture is not None or fatal is not None:
                 self._newest = picture
                 os.eventfd_write(self._event, 1)
-            if isinstance(picture, BaseException):
-                return
-            del picture  # its buffer can be used again as soon as the consumer drops it
+        return fatal is None
 
     def close(self) -> None:
         """End the stream, from any thread. Idempotent."""
@@ -162,3 +184,12 @@ class FrameStream(Iterator[Picture]):
         if getattr(self, "_event", -1) >= 0:
             self.close()
             self._release()
+
+
+def _pump(reference: weakref.ref[FrameStream], ended: threading.Event, pace: Pace) -> None:
+    """Take pictures as long as somebody has the stream; the thread itself must not be what keeps it alive."""
+    while not ended.wait(pace.delay()):
+        stream = reference()
+        if stream is None or not stream.pump():
+            return
+        del stream

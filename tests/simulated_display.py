@@ -50,8 +50,8 @@ def dmabuf_bytes(source: SimulatedSource, surface: SurfaceInfo) -> Bytes:
     """Copy what a surface takes from its dma-buf."""
     buffer = plugin.create_dmabuf(source, surface)
     assert buffer is not None
-    with buffer, buffer.reading() as data:
-        return data[: surface.needed].copy()
+    with buffer, buffer.map() as region:
+        return region.data[: surface.needed].copy()
 
 
 def detiled(data: Bytes, surface: SurfaceInfo) -> Bytes:

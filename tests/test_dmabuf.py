@@ -88,7 +88,7 @@ def test_running_out_of_descriptors_closes_what_was_made(kernel: FakeKernel, mon
             left.pop()
         return real(fd, command, *arguments)
 
-    with DmaBuf([exported(kernel, PAGE), exported(kernel, PAGE)], nv12, device="d") as buffer:
+    with DmaBuf([exported(kernel, PAGE), exported(kernel, 2 * PAGE)], nv12, device="d") as buffer:
         monkeypatch.setattr(fcntl, "fcntl", limited)
         with pytest.raises(DriverError, match="duplicating a dma-buf failed: EMFILE") as caught:
             buffer.dup()
@@ -127,6 +127,37 @@ def test_one_descriptor_or_one_a_plane(kernel: FakeKernel, count: int) -> None:
     assert kernel.leaks() == []
 
 
+@pytest.mark.parametrize(("sizes", "words"), [((8191, 12288), "plane 0 takes 8192"), ((8192, 12223), "plane 1 takes")])
+def test_each_of_several_descriptors_is_measured(kernel: FakeKernel, sizes: tuple[int, int], words: str) -> None:
+    """Up to the end of its own memory plane; nothing is leaked."""
+    nv12 = SurfaceInfo(fourcc=fourcc("NV12"), width=64, height=64, stride=128, size=128 * 96)
+    assert nv12.needed == 12224
+    with pytest.raises(BadSurface, match=words):
+        DmaBuf([exported(kernel, size) for size in sizes], nv12, device="d")
+    assert kernel.leaks() == []
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_descriptor_that_is_not_open_is_an_error_of_ours(kernel: FakeKernel, bad: int) -> None:
+    """EBADF with the device, and the other descriptor is closed."""
+    nv12 = SurfaceInfo(fourcc=fourcc("NV12"), width=64, height=64, stride=128, size=128 * 96)
+    fds = [exported(kernel, 12288), 999_999]
+    with pytest.raises(DriverError, match="d: taking over descriptor 999999 of a dma-buf failed: EBADF"):
+        DmaBuf(fds[::-1] if bad else fds, nv12, device="d")
+    assert kernel.leaks() == []
+
+
+def test_every_descriptor_is_closed_even_if_one_fails(kernel: FakeKernel) -> None:
+    """The first error comes out at the end."""
+    nv12 = SurfaceInfo(fourcc=fourcc("NV12"), width=64, height=64, stride=128, size=128 * 96)
+    buffer = DmaBuf([exported(kernel, 12288), exported(kernel, 12288)], nv12, device="d")
+    os.close(buffer.fds[0])
+    with pytest.raises(DriverError, match="d: closing a dma-buf failed: EBADF"):
+        buffer.close()
+    assert kernel.leaks() == []
+    buffer.close()
+
+
 def test_planes_are_what_an_importer_wants(kernel: FakeKernel) -> None:
     """Descriptor, offset and stride of each memory plane; one descriptor serves them all."""
     nv12 = SurfaceInfo(fourcc=fourcc("NV12"), width=64, height=64, stride=128, size=128 * 96, modifier=0)
@@ -134,7 +165,7 @@ def test_planes_are_what_an_importer_wants(kernel: FakeKernel) -> None:
         fd = buffer.fileno()
         assert [(plane.fd, plane.offset, plane.stride) for plane in buffer.planes] == [(fd, 0, 128), (fd, 8192, 128)]
         assert (buffer.fourcc, buffer.modifier) == (nv12.fourcc, 0)
-    with DmaBuf([exported(kernel, 8192), exported(kernel, 4096)], nv12) as buffer:
+    with DmaBuf([exported(kernel, 8192), exported(kernel, 12288)], nv12) as buffer:
         assert [plane.fd for plane in buffer.planes] == list(buffer.fds)
 
 
@@ -170,16 +201,12 @@ def test_an_exporter_that_refuses_is_not_mappable(kernel: FakeKernel, number: in
     assert caught.value.device == "d"
 
 
-def test_reading_is_bracketed(kernel: FakeKernel) -> None:
-    """START|READ before the first byte, END|READ after the last, also where the block raises."""
+def test_a_read_is_bracketed(kernel: FakeKernel) -> None:
+    """START|READ before the first byte, END|READ after the last."""
     with DmaBuf(exported(kernel, 16384), surface()) as buffer:
-        with buffer.reading() as data:
-            assert data.shape == (16384,)
-            assert [call.sent for call in kernel.calls.of("ioctl")] == [START_READ]
-        assert [call.sent for call in kernel.calls.of("ioctl")] == [START_READ, END_READ]
-        with pytest.raises(ZeroDivisionError), buffer.reading():
-            _ = 1 // 0
-    assert [(call.request, call.sent) for call in kernel.calls.of("ioctl")[2:]] == [
+        buffer.begin_read()
+        buffer.end_read()
+    assert [(call.request, call.sent) for call in kernel.calls.of("ioctl")] == [
         (DMA_BUF_IOCTL_SYNC, START_READ),
         (DMA_BUF_IOCTL_SYNC, END_READ),
     ]
@@ -190,8 +217,9 @@ def test_a_memfd_has_nothing_to_synchronise(kernel: FakeKernel) -> None:
     """A memfd that stands in for a dma-buf answers ENOTTY, which is fine."""
     fd = os.memfd_create("plain")
     os.ftruncate(fd, 16384)
-    with DmaBuf(fd, surface()) as buffer, buffer.reading() as data:
-        assert not data.any()
+    with DmaBuf(fd, surface()) as buffer:
+        buffer.begin_read()
+        buffer.end_read()
     assert kernel.calls == []
 
 
@@ -250,3 +278,10 @@ def test_a_memfd_has_no_exporter(kernel: FakeKernel) -> None:
     with DmaBuf(exported(kernel, 16384), surface()) as buffer:
         assert buffer.exporter == ""
     assert exporter_of(999_999) == ""
+
+
+def test_the_exporter_is_in_fdinfo(kernel: FakeKernel) -> None:
+    """By the name of its module."""
+    fd = kernel.export(DmaBufFile("dma-buf", 16384, kernel, exporter="i915"))
+    with DmaBuf(fd, surface()) as buffer:
+        assert buffer.exporter == "i915"

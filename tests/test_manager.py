@@ -6,7 +6,7 @@ import itertools
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from mdevdisplay.errors import (
     AmbiguousBackend,
     BadSurface,
     Closed,
-    DeviceBusy,
     DeviceGone,
     DriverError,
     LocatorError,
     MdevDisplayError,
     NotADisplay,
+    NotPermitted,
     PluginError,
     UnknownBackend,
 )
@@ -34,8 +34,8 @@ from mdevdisplay.host import open_device
 from mdevdisplay.region import Mappable
 from mdevdisplay.source import DeviceInfo, Finding, Identity, Source
 from mdevdisplay.surface import Match, PlaneType, Refusal, SurfaceInfo
-from mdevdisplay.testing import FakeKernel, Mdpy
-from mdevdisplay.vfio import Device, ReadOnlyAccess, RegisterRange
+from mdevdisplay.testing import FakeKernel, Mdpy, Mtty, Nvidia
+from mdevdisplay.vfio import Device, ReadOnlyAccess, RegisterRange, uapi
 
 _numbers = itertools.count()
 SURFACE = SurfaceInfo(fourcc=fourcc("XR24"), width=64, height=64, stride=256, size=16384)
@@ -103,18 +103,33 @@ def source() -> Iterator[Source]:
         yield source
 
 
-def managed(**plugins: object) -> Manager:
-    """Load objects as backends, through entry points made by hand."""
+def entry(**plugins: object) -> list[EntryPoint]:
+    """Make entry points of objects by hand."""
     points = []
     for name, plugin in plugins.items():
         module = f"object_module_{next(_numbers)}"
         sys.modules[module] = plugin  # type: ignore[assignment]
         points.append(EntryPoint(name=name, value=module, group="mdevdisplay"))
-    try:
-        return load(points)
-    finally:
-        for point in points:
-            del sys.modules[point.value]
+    return points
+
+
+def ours() -> list[EntryPoint]:
+    """The project's own backends."""
+    found = entry_points(group="mdevdisplay")
+    return [point for point in found if point.dist is not None and point.dist.name == "mdevdisplay"]
+
+
+def managed(**plugins: object) -> Manager:
+    """Load objects as backends."""
+    return load(entry(**plugins))
+
+
+@pytest.fixture(autouse=True)
+def object_modules() -> Iterator[None]:
+    """Forget the objects after each test."""
+    yield
+    for name in [name for name in sys.modules if name.startswith("object_module_")]:
+        del sys.modules[name]
 
 
 class Probing:
@@ -169,6 +184,14 @@ class TestLoading:
                 "it implements a hook that does not exist: prob",
             ),
             (HEAD + "@hookimpl\ndef probe(source, colour): return Match(1, 'x')\n", "colour"),
+            (
+                HEAD + "@hookimpl\ndef get_surface_info(source, *, output): pass\n",
+                "its get_surface_info takes output by keyword only",
+            ),
+            (
+                HEAD + "@hookimpl\ndef get_surface_info(source, colour=1, output=0): pass\n",
+                "its get_surface_info takes colour, which the hook has not, before arguments that it has",
+            ),
             (GOOD + "HOOKSPEC_VERSION = (2, 0)\n", "written for version 2 of the hooks, this is 1"),
             (GOOD + "HOOKSPEC_VERSION = (0, 9)\n", "written for version 0 of the hooks, this is 1"),
             (GOOD + "HOOKSPEC_VERSION = '1.0'\n", "its HOOKSPEC_VERSION is '1.0', not two numbers"),
@@ -191,6 +214,24 @@ class TestLoading:
         site.install("newer", GOOD + "HOOKSPEC_VERSION = (1, 9)\n")
         (plugin,) = site.load().plugins
         assert plugin.hookspec_version == (1, 9)
+
+    @pytest.mark.parametrize(
+        "newer",
+        ["@hookimpl\ndef set_edid(source, blob): pass\n", "@hookimpl\ndef diagnose(source, timeout): return []\n"],
+    )
+    def test_what_a_newer_version_brought_asks_for_an_update(self, site: Site, newer: str) -> None:
+        """It is not misspelt: we are too old for it. Written for our own version it is misspelt."""
+        site.install("newer", GOOD + "HOOKSPEC_VERSION = (1, 7)\n" + newer)
+        site.install("ours", GOOD + newer)
+        newer_failure, ours_failure = site.load().failures
+        assert newer_failure.reason == "it was written for 1.7 of the hooks, this is 1.0: update mdevdisplay"
+        assert "update" not in ours_failure.reason
+
+    def test_a_newer_backend_without_hooks_has_none(self, site: Site) -> None:
+        """An update would not help it."""
+        site.install("newer", "HOOKSPEC_VERSION = (1, 7)\n")
+        (failure,) = site.load().failures
+        assert failure.reason.startswith("it implements no hook")
 
     def test_our_own_backend_keeps_its_name(self, site: Site) -> None:
         """A stranger called intel_gvt is not loaded, whatever its place on sys.path; both are reported."""
@@ -249,6 +290,36 @@ class TestLoading:
 
         managed(odd=Odd()).choose(source).get_surface_info(PlaneType.PRIMARY, 3)
         assert seen == [3, source]
+
+    def test_arguments_with_defaults_are_passed(self, source: Source) -> None:
+        """A default does not hide an argument: pluggy itself would leave it out."""
+        seen: list[object] = []
+
+        class Defaults:
+            @hookimpl
+            def probe(self) -> Match:
+                return Match(1, "good")
+
+            @hookimpl
+            def get_surface_info(
+                self, source: Source, output: int = 0, plane: PlaneType = PlaneType.CURSOR, colour: int = 7
+            ) -> None:
+                seen.append((source, output, plane, colour))
+
+        managed(acme=Defaults()).choose(source).get_surface_info(PlaneType.PRIMARY, 3)
+        assert seen == [(source, 3, PlaneType.PRIMARY, 7)]
+
+    def test_a_hook_that_takes_everything_is_called_itself(self, source: Source) -> None:
+        """No call in between, with defaults or without."""
+
+        class Defaults(Probing):
+            @hookimpl
+            def get_surface_info(
+                self, source: Source, plane: PlaneType = PlaneType.PRIMARY, output: int = 0, colour: int = 7
+            ) -> None: ...
+
+        for plugin in (Probing(), Defaults()):
+            assert managed(acme=plugin).choose(source).hook == plugin.get_surface_info
 
     def test_the_hooks_are_the_specifications(self) -> None:
         """No list of hook names is kept twice."""
@@ -346,10 +417,37 @@ class TestChoosing:
             managed(a=Probing(gone), b=Probing(Refusal("not mine")), c=Probing(ValueError("x"))).choose(source)
         assert caught.value is gone
 
-    def test_an_oserror_of_a_probe_is_translated(self, source: Source) -> None:
-        """By its errno, with the hook's and the backend's name."""
-        with pytest.raises(DeviceBusy, match="test:: probe of backend a failed: EBUSY"):
-            managed(a=Probing(OSError(16, "busy"))).choose(source)
+    def test_an_oserror_of_a_probe_is_the_backends_fault(self, source: Source) -> None:
+        """Of a file of its own, say: no news of the device."""
+        with pytest.raises(NotADisplay, match=r"probe of backend a .* raised OSError: \[Errno 16\] busy"):
+            managed(a=Probing(OSError(16, "busy")), b=Probing(Refusal("not mine"))).choose(source)
+
+    @pytest.mark.parametrize("error", [OSError(19, "gone"), FileNotFoundError(2, "no"), DeviceGone("?"), KeyError("x")])
+    @pytest.mark.parametrize("name", ["acme", "zeta"])
+    def test_a_stranger_does_not_hide_that_it_is_no_display(
+        self, kernel: FakeKernel, name: str, error: Exception
+    ) -> None:
+        """A serial port answers ENOTTY to the real backends: what a vendor's probe raises beside them is a reason."""
+        manager = load([*ours(), *entry(**{name: Probing(error)})])
+        with open_device(kernel.add(Mtty()).name) as device, pytest.raises(NotADisplay) as caught:
+            manager.choose(device)
+        assert "answered ENOTTY" in caught.value.message
+        assert f"{name}: " in caught.value.message
+
+    @pytest.mark.parametrize("name", ["acme", "zeta"])
+    def test_a_device_that_does_not_answer_is_the_news(self, kernel: FakeKernel, name: str) -> None:
+        """The framework's own question failed: that error, whatever a stranger raises besides."""
+        manager = load([*ours(), *entry(**{name: Probing(DriverError("something else"))})])
+        driver = kernel.add(Mdpy())
+        with open_device(driver.name) as device:
+            driver.vanish()
+            with pytest.raises(DeviceGone, match=f"{driver.name}: QUERY_GFX_PLANE with PROBE"):
+                manager.choose(device)
+
+    def test_a_backend_that_asks_in_its_own_way_is_believed(self, kernel: FakeKernel) -> None:
+        """Where nobody asked by Device.probe, what it raises is all that there is."""
+        with open_device(kernel.add(Mdpy()).name) as device, pytest.raises(NotPermitted, match="of its own"):
+            managed(acme=Probing(NotPermitted("of its own"))).choose(device)
 
     def test_a_backend_without_the_two_hooks_cannot_be_chosen(self, source: Source) -> None:
         """One that only lists devices is no candidate."""
@@ -415,10 +513,6 @@ class Full(Probing):
         return self._give("diagnose")
 
     @hookimpl
-    def wait_update(self, source: Source, timeout: float) -> Any:
-        return self._give("wait_update")
-
-    @hookimpl
     def list_devices(self) -> Any:
         return self._give("list_devices")
 
@@ -453,7 +547,6 @@ CALLS: dict[str, Callable[[Backend], object]] = {
     "query_region": lambda backend: backend.query_region(SURFACE),
     "decode": lambda backend: backend.decode(SURFACE, np.zeros(4, np.uint8)),
     "diagnose": lambda backend: backend.diagnose(),
-    "wait_update": lambda backend: backend.wait_update(0.1),
 }
 
 
@@ -470,11 +563,19 @@ class TestTypedCalls:
 
     @pytest.mark.parametrize("hook", sorted(CALLS))
     def test_an_error_of_ours_comes_through(self, source: Source, hook: str) -> None:
-        """A backend may raise any MdevDisplayError; it is not wrapped."""
+        """A backend may raise any MdevDisplayError; it is not wrapped, and the device is filled in."""
         error = BadSurface("the numbers")
-        with pytest.raises(BadSurface) as caught:
+        error.__cause__ = cause = KeyError("why")
+        with pytest.raises(BadSurface, match="test:: the numbers") as caught:
             CALLS[hook](managed(acme=Full(**{hook: error})).choose(source))
         assert caught.value is error
+        assert caught.value.__cause__ is cause
+
+    @pytest.mark.parametrize("hook", sorted(CALLS))
+    def test_a_device_that_is_named_stays(self, source: Source, hook: str) -> None:
+        """A backend knows better."""
+        with pytest.raises(BadSurface, match="acme:1: the numbers"):
+            CALLS[hook](managed(acme=Full(**{hook: BadSurface("the numbers", device="acme:1")})).choose(source))
 
     @pytest.mark.parametrize("hook", sorted(CALLS))
     def test_an_oserror_is_translated(self, source: Source, hook: str) -> None:
@@ -515,7 +616,6 @@ class TestTypedCalls:
             query_region=mappable,
             decode=pixels,
             diagnose=generator(finding),
-            wait_update=1,
         )
         backend = managed(acme=full).choose(source)
         assert backend.get_surface_info(PlaneType.PRIMARY, 0) is SURFACE
@@ -524,20 +624,24 @@ class TestTypedCalls:
         assert backend.create_dmabuf(SURFACE) is None
         assert backend.decode(SURFACE, np.zeros(1, np.uint8)) is pixels
         assert backend.diagnose() == (finding,)
-        assert backend.wait_update(0.1) is True
-        assert backend.announces
         assert backend.can_decode
 
     def test_optional_hooks_may_be_missing(self, source: Source) -> None:
-        """A backend with just the two hooks has no dma-buf, no region, no findings, and is polled."""
+        """A backend with just the two hooks has no dma-buf, no region, and no findings."""
         backend = managed(small=Probing()).choose(source)
         assert backend.create_dmabuf(SURFACE) is None
         assert backend.query_region(SURFACE) is None
         assert backend.decode(SURFACE, np.zeros(1, np.uint8)) is None
         assert backend.diagnose() == ()
-        assert not backend.announces
         assert not backend.can_decode
-        assert backend.map_hint == ""
+        assert (backend.map_hint, backend.region_hint) == ("", "")
+
+    def test_hints_are_the_drivers(self, kernel: FakeKernel) -> None:
+        """What to do where a region cannot be mapped: NVIDIA's is special."""
+        with open_device(kernel.add(Nvidia(pci=True)).name) as device:
+            assert "display=on" in managed(acme=Probing()).choose(device).region_hint
+        with open_device(kernel.add(Mdpy()).name) as device:
+            assert managed(acme=Probing()).choose(device).region_hint == ""
 
     def test_a_plane_that_shows_nothing_is_none(self, source: Source) -> None:
         """None is an answer, not a fault."""
@@ -582,6 +686,17 @@ class TestTypedCalls:
                 device.pread(region, 0, 64)
             managed(acme=Full(readonly_access=access)).choose(device)
             assert len(device.pread(region, 0, 64)) == 64
+
+    def test_a_dangerous_declaration_is_a_fault(self, kernel: FakeKernel) -> None:
+        """Nobody may declare a reset as harmless; on one's own device neither."""
+        access = ReadOnlyAccess(ioctls=(uapi.VFIO_DEVICE_RESET,))
+        with (
+            open_device(kernel.add(Mdpy()).name) as device,
+            pytest.raises(
+                PluginError, match=r"readonly_access of backend acme .* declared ioctl 0x3b6f .VFIO_DEVICE_RESET"
+            ),
+        ):
+            managed(acme=Full(readonly_access=access)).choose(device)
 
     def test_a_wrong_declaration_is_a_fault_and_allows_nothing(self, kernel: FakeKernel) -> None:
         """Anything but a ReadOnlyAccess stops the backend from being used."""
@@ -632,19 +747,37 @@ class TestListingAndLocators:
         """Backends without the hook, and those that decline."""
         assert managed(a=Full(), b=Probing()).open_locator("x:1") is None
 
-    def test_a_wrong_locator_of_a_known_scheme_stops_the_search(self) -> None:
-        """LocatorError says what is right, whatever the others would answer."""
+    def test_a_wrong_locator_of_its_own_scheme_stops_the_search(self) -> None:
+        """The backend's name is the scheme: LocatorError says what is right, whatever the others would answer."""
         error = LocatorError("a: wants a number")
-        with Source("b:1") as other, pytest.raises(LocatorError) as caught:
+        with Source("b:1") as other, pytest.raises(LocatorError, match="a:x: a: wants a number") as caught:
             managed(a=Full(open_locator=error), b=Full(open_locator=other)).open_locator("a:x")
         assert caught.value is error
 
-    @pytest.mark.parametrize("failing", [KeyError("boom"), DriverError("no"), 7])
+    @pytest.mark.parametrize("error", [KeyError("boom"), DriverError("no"), LocatorError("zeta wants a number")])
+    def test_what_is_wrong_with_the_locator_comes_first(self, error: Exception) -> None:
+        """A stranger that fails at every locator, named before or after, hides neither our word nor another's."""
+        for name in ("aaa", "zeta"):
+            manager = load([*ours(), *entry(**{name: Full(open_locator=error)})])
+            with pytest.raises(LocatorError, match="sim:"):
+                manager.open_locator("sim:colour=blue")
+            source = manager.open_locator("sim:64x64")
+            assert source is not None
+            source.close()
+
+    def test_the_only_one_that_failed_is_heard(self) -> None:
+        """A scheme need not be the backend's name."""
+        error = LocatorError("wants a number")
+        with pytest.raises(LocatorError) as caught:
+            managed(acme=Full(open_locator=error), b=Full(), c=Full()).open_locator("vgpu:x")
+        assert caught.value is error
+
+    @pytest.mark.parametrize("failing", [KeyError("boom"), DriverError("no"), LocatorError("no"), 7])
     def test_a_failing_backend_hides_no_other_locator(self, failing: object) -> None:
         """The error comes out only if nobody else opens it."""
         with Source("b:1") as mine:
             assert managed(a=Full(open_locator=failing), b=Full(open_locator=mine)).open_locator("b:1") is mine
-        with pytest.raises((PluginError, DriverError)):
+        with pytest.raises((PluginError, DriverError, LocatorError)):
             managed(a=Full(open_locator=failing), b=Full()).open_locator("b:1")
 
     def test_closed_is_not_a_fault(self, source: Source) -> None:

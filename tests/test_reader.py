@@ -6,6 +6,7 @@ import mdevdisplay
 from mdevdisplay import Blank, Frame, FrameFlags, PlaneType
 from mdevdisplay.display import connect
 from mdevdisplay.errors import Closed, NothingDisplayed
+from mdevdisplay.pixels.memory import PixelMemory
 from mdevdisplay.reader import Readability, Reader
 from mdevdisplay.testing import FakeKernel, Mbochs, Mdpy
 from mdevdisplay_simulated import read_counter
@@ -21,7 +22,7 @@ def test_a_reader_takes_over_its_source() -> None:
     reader.close()
     reader.close()
     assert source.closed
-    for step in (reader.surface, reader.capture, reader.picture, reader.dmabuf, reader.readability, reader.find):
+    for step in (reader.surface, reader.capture, reader.picture, reader.dmabuf, reader.readability, reader.pin):
         with pytest.raises(Closed):
             step(PRIMARY)
 
@@ -93,7 +94,9 @@ def test_planes_do_not_cost_each_other_their_mappings() -> None:
     places = set()
     for _ in range(4):
         for plane in (PRIMARY, PlaneType.CURSOR):
-            memory = reader.find(plane)
+            memory = reader.pin(plane)
+            reader.unpin(memory)
+            assert isinstance(memory, PixelMemory)
             places.add(memory.data.__array_interface__["data"][0])
     reader.close()
     assert len(places) == 2

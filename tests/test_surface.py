@@ -61,6 +61,13 @@ def test_what_does_not_add_up_is_refused_with_the_numbers(change: dict[str, int]
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(("width", "height"), [(MAX_DIMENSION, 1), (1, MAX_DIMENSION), (1, 1)])
+def test_the_limits_of_a_dimension_are_dimensions(width: int, height: int) -> None:
+    """1 and the largest that is believed, both included."""
+    surface = SurfaceInfo(fourcc=XR24, width=width, height=height, stride=width * 4, size=width * height * 4)
+    assert (surface.width, surface.height) == (width, height)
+
+
 def test_the_last_rows_padding_need_not_exist() -> None:
     """Drivers differ in whether the rest of the last row exists: its last pixel is enough."""
     surface = SurfaceInfo(fourcc=XR24, width=100, height=10, stride=512, size=512 * 9 + 400)

@@ -70,5 +70,5 @@ def get_surface_info(source: AcmeFile, plane: PlaneType) -> SurfaceInfo | None:
 
 @hookimpl
 def query_region(source: AcmeFile, surface: SurfaceInfo) -> Mappable:
-    """The pixels follow the header; the framework checks that they fit into the file."""
+    """The pixels follow the header; the framework checks that they fit, and reads what could be truncated."""
     return Mappable(fd=source.fd, offset=0, size=HEADER.size + surface.size, pixel_offset=HEADER.size)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from mdevdisplay import __version__
 
-__all__ = ["cli", "main"]
+__all__ = ["Command", "cli", "main"]
 
 COMPLETE_VARIABLE = "_MDEVDISPLAY_COMPLETE"
 
@@ -31,7 +33,28 @@ sim:1280x720,format=RG16,cursor=on.
 Exit status: 0; 1 error; 2 wrong usage; 3 nothing displayed; 4 not permitted."""
 
 
-class _Commands(click.Group):
+class Command(click.Command):
+    """A command whose help, and what is wrong with its words, come to a clean end."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the words; ``--help`` and ``--version`` print here."""
+        as_json = "--json" in args
+        try:
+            context = super().make_context(info_name, args, parent, **extra)
+        except (click.UsageError, OSError) as error:
+            from mdevdisplay.cli.failure import cleaned
+
+            failure = cleaned(error, as_json=as_json)
+            if failure is None:
+                raise
+            raise failure from error
+        context.meta.setdefault("mdevdisplay.json", as_json)  # for a command that there is not
+        return context
+
+
+class _Commands(Command, click.Group):
     """Knows its commands by name and one line; imports the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -62,6 +85,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
+    if sys.stderr is None:  # closed; click would print errors to standard output instead
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - pathlib takes time to load
     if COMPLETE_VARIABLE in os.environ:
         import_module("mdevdisplay.cli.completion").register()
     cli.main(prog_name="mdevdisplay", complete_var=COMPLETE_VARIABLE)

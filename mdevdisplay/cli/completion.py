@@ -17,6 +17,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from mdevdisplay.cli import Command
 from mdevdisplay.cli.output import print_line
 
 __all__ = ["ColonBashComplete", "command", "register"]
@@ -83,7 +84,7 @@ def register() -> None:
     add_completion_class(ColonBashComplete, "bash")
 
 
-@click.command("completion")
+@click.command("completion", cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     r"""Print a shell's completion script.

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import click
 
-from mdevdisplay.cli.output import NO_OUTPUT, print_json, printable
+from mdevdisplay.cli.output import NO_OUTPUT, no_output, print_json, printable
 from mdevdisplay.errors import (
     LocatorError,
     MdevDisplayError,
@@ -18,18 +18,35 @@ from mdevdisplay.errors import (
     UnknownBackend,
 )
 
-__all__ = ["EXIT_ERROR", "EXIT_NOTHING", "Failure", "describe_error", "exit_status", "failing_cleanly"]
+__all__ = [
+    "EXIT_ERROR",
+    "EXIT_NOTHING",
+    "Failure",
+    "cleaned",
+    "complain",
+    "describe_error",
+    "exit_status",
+    "failing_cleanly",
+]
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_NOTHING = 3
 EXIT_NOT_PERMITTED = 4
 
+
+class _WrongUsage(MdevDisplayError):
+    """What click says about the words of a command line, for JSON."""
+
+    cause = "usage"
+
+
 _STATUS: tuple[tuple[type[MdevDisplayError], int], ...] = (
     (NothingDisplayed, EXIT_NOTHING),
     (NotPermitted, EXIT_NOT_PERMITTED),
     (LocatorError, EXIT_USAGE),
     (UnknownBackend, EXIT_USAGE),
+    (_WrongUsage, EXIT_USAGE),
 )
 
 
@@ -65,17 +82,39 @@ class Failure(click.ClickException):
             with suppress(MdevDisplayError):
                 print_json(error=describe_error(self.error))
                 return
-        error = self.error
-        subject = f"{printable(error.device)}: " if error.device else ""
-        click.echo(f"mdevdisplay: {subject}{printable(error.message)} [{error.cause}]", file=file or sys.stderr)
-        if error.hint:
-            click.echo(f"  what to do: {printable(error.hint)}", file=file or sys.stderr)
+        complain(self.error, file)
+
+
+def complain(error: MdevDisplayError, file: IO[Any] | None = None) -> None:
+    """Print an error for people, with every word in it made harmless."""
+    stream = file or sys.stderr
+    if stream is None:  # closed; click would take standard output
+        return
+    subject = f"{error.device}: " if error.device else ""
+    click.echo(printable(f"mdevdisplay: {subject}{error.message} [{error.cause}]"), file=stream)
+    if error.hint:
+        click.echo(f"  what to do: {printable(error.hint)}", file=stream)
+
+
+def cleaned(error: click.UsageError | OSError, *, as_json: bool) -> Failure | None:
+    """Return what to raise for wrong usage, or for help that could not be printed; None for the error itself."""
+    if isinstance(error, OSError):
+        return None if isinstance(error, BrokenPipeError) else Failure(no_output(error), as_json=False)
+    if not as_json:
+        return None
+    command = error.ctx.command_path if error.ctx is not None else "mdevdisplay"
+    return Failure(_WrongUsage(error.format_message(), hint=f"see `{command} --help`"), as_json=True)
 
 
 @contextmanager
 def failing_cleanly(ctx: click.Context) -> Generator[None]:
-    """Turn our errors into a message and an exit status; nothing else is caught."""
+    """Turn our errors, and wrong usage that only a command can tell, into a message and an exit status."""
     try:
         yield
     except MdevDisplayError as error:
         raise Failure(error, as_json=bool(ctx.meta.get("mdevdisplay.json"))) from error
+    except click.UsageError as error:
+        failure = cleaned(error, as_json=bool(ctx.meta.get("mdevdisplay.json")))
+        if failure is None:
+            raise
+        raise failure from error

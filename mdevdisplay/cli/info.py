@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mdevdisplay.cli import Command
 from mdevdisplay.cli.failure import describe_error
 from mdevdisplay.cli.options import backend_option, json_option, locator_argument, timeout_option
 from mdevdisplay.cli.output import print_json, print_line, printable
@@ -18,7 +19,7 @@ from mdevdisplay.surface import PlaneType, SurfaceInfo
 _PLANES = (PlaneType.PRIMARY, PlaneType.CURSOR)
 
 
-@click.command("info")
+@click.command("info", cls=Command)
 @locator_argument()
 @backend_option
 @timeout_option
@@ -121,8 +122,8 @@ def _edid(display: Display) -> dict[str, Any] | None:
 
 def _print(facts: dict[str, Any]) -> None:
     chosen = facts["backend"]
-    kind = facts["mdev_type"] or facts["driver"]
-    _line("device", " ".join(part for part in (facts["name"] or facts["locator"], kind, facts["access"]) if part))
+    parts = (facts["name"] or facts["locator"], facts["mdev_type"] or facts["driver"], facts["access"])
+    _line("device", " ".join(dict.fromkeys(part for part in parts if part)))
     if facts["parent"]:
         _line("parent", f"{facts['parent']}, driver {facts['driver'] or 'unknown'}")
     _line("backend", f"{chosen['name']} (score {chosen['score']}): {chosen['reason']}")
@@ -132,15 +133,16 @@ def _print(facts: dict[str, Any]) -> None:
         _line(name, _plane_line(plane))
         if plane and "error" not in plane:
             _line("", _place_line(name, plane))
-            how = f"through its {plane['read_by']}" if plane["read_by"] else f"no: {plane['not_readable_because']}"
-            _line("", f"readable {how}")
+            _line("", _way_line(plane))
     _line("EDID", _edid_line(facts["edid"]))
     for finding in facts["findings"]:
-        _line(finding["cause"], "; ".join(part for part in (finding["evidence"], finding["remedy"]) if part))
+        _line("finding", ": ".join(part for part in (finding["cause"], finding["evidence"]) if part))
+        if finding["remedy"]:
+            _line("", f"what to do: {finding['remedy']}")
 
 
 def _line(title: str, text: str) -> None:
-    print_line(click.style(f"{title:<9}", bold=True) + printable(text))
+    print_line(click.style(f"{printable(title):<9}", bold=True) + printable(text))
 
 
 def _plane_line(plane: dict[str, Any] | None) -> str:
@@ -162,6 +164,14 @@ def _place_line(name: str, plane: dict[str, Any]) -> str:
         hot = f"{plane['x_hot']},{plane['y_hot']}" if plane["x_hot"] is not None else "unknown"
         text += f", at {plane['x']},{plane['y']}, hotspot {hot}"
     return text
+
+
+def _way_line(plane: dict[str, Any]) -> str:
+    if not plane["read_by"]:
+        return f"not readable: {plane['not_readable_because']}"
+    if plane["read_by"] == "read":
+        return "readable as a file, which cannot be mapped"
+    return f"readable through its {plane['read_by']}"
 
 
 def _edid_line(edid: dict[str, Any] | None) -> str:

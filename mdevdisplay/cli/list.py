@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from mdevdisplay.cli.failure import describe_error
+from mdevdisplay.cli import Command
+from mdevdisplay.cli.failure import complain, describe_error
 from mdevdisplay.cli.options import json_option, timeout_option
 from mdevdisplay.cli.output import print_json, print_line, print_table
-from mdevdisplay.display import devices
+from mdevdisplay.display import list_devices
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError, NothingDisplayed
 from mdevdisplay.formats import fourcc_name
@@ -18,23 +19,26 @@ from mdevdisplay.source import DeviceInfo
 _TITLES = ("LOCATOR", "PARENT", "TYPE", "DRIVER", "VM")
 
 
-@click.command("list")
+@click.command("list", cls=Command)
 @click.option("--probe", is_flag=True, help="Open each device and ask what it shows.")
 @timeout_option
 @json_option
 def command(probe: bool, timeout: float, as_json: bool) -> None:
     """List every display of this host.
 
-    From sysfs alone, without touching a device; --probe opens each one.
+    From sysfs alone, without touching a device; --probe opens each one. A backend that cannot list its own is said on
+    standard error, and does not keep the others from it.
     """
-    found = devices()
+    found, errors = list_devices()
     answers = [_probe(device.locator, timeout) for device in found] if probe else None
     if as_json:
         rows = [_entry(device) for device in found]
         if answers is not None:
             rows = [{**row, "probe": answer} for row, answer in zip(rows, answers, strict=True)]
-        print_json(devices=rows)
+        print_json(devices=rows, errors=[describe_error(error) for error in errors])
         return
+    for error in errors:
+        complain(error)
     if not found:
         print_line("No virtual GPU on this host. Try the simulated one: mdevdisplay screenshot sim:")
         return

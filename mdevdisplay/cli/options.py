@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,24 +14,29 @@ __all__ = ["PLANES", "backend_option", "json_option", "locator_argument", "plane
 F = TypeVar("F", bound=Callable[..., Any])
 PLANES = ("primary", "cursor", "overlay")
 
+_PLAIN_WORD = re.compile(r"[\w./:=,+@%-]+")
+"""What a shell takes for one word and nothing else, quoted or not: others may be typed but are not offered."""
+
 
 def _complete_locator(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from mdevdisplay.cli.output import printable
     from mdevdisplay.display import devices
     from mdevdisplay.errors import MdevDisplayError
 
     try:
-        found = [CompletionItem(device.locator, help=device.identity.mdev_type) for device in devices()]
+        found = [CompletionItem(device.locator, help=printable(device.identity.mdev_type)) for device in devices()]
     except MdevDisplayError:
         found = []
     found.append(CompletionItem("sim:", help="the simulated display"))
     found += [CompletionItem(f"sim:{size}") for size in ("640x480", "1280x720", "1920x1080", "3840x2160")]
-    return [item for item in found if item.value.startswith(incomplete)]
+    return [item for item in found if item.value.startswith(incomplete) and _PLAIN_WORD.fullmatch(item.value)]
 
 
 def _complete_backend(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from mdevdisplay.display import backends
 
-    return [CompletionItem(plugin.name) for plugin in backends().plugins if plugin.name.startswith(incomplete)]
+    names = [plugin.name for plugin in backends().plugins]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete) and _PLAIN_WORD.fullmatch(name)]
 
 
 def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:

@@ -14,7 +14,16 @@ import click
 
 from mdevdisplay.errors import MdevDisplayError
 
-__all__ = ["JSON_VERSION", "NO_OUTPUT", "print_json", "print_line", "print_table", "printable", "writing_stdout"]
+__all__ = [
+    "JSON_VERSION",
+    "NO_OUTPUT",
+    "no_output",
+    "print_json",
+    "print_line",
+    "print_table",
+    "printable",
+    "writing_stdout",
+]
 
 NO_OUTPUT = "no-output"
 """The cause of the error that standard output takes nothing."""
@@ -52,13 +61,18 @@ def writing_stdout() -> Generator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _discard_stdout()
-        raise MdevDisplayError(
-            f"cannot write to standard output: {error.strerror or error}",
-            hint="redirect it to where there is room, or write a picture with -o FILE",
-            cause=NO_OUTPUT,
-            errno=error.errno,
-        ) from error
+        raise no_output(error) from error
+
+
+def no_output(error: OSError) -> MdevDisplayError:
+    """Return the error of ours that standard output takes nothing, after giving it up."""
+    _discard_stdout()
+    return MdevDisplayError(
+        f"cannot write to standard output: {error.strerror or error}",
+        hint="redirect it to where there is room, or write a picture with -o FILE",
+        cause=NO_OUTPUT,
+        errno=error.errno,
+    )
 
 
 def _discard_stdout() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from mdevdisplay.cli import Command
 from mdevdisplay.cli.options import json_option
 from mdevdisplay.cli.output import print_json, print_line, print_table, printable
 from mdevdisplay.display import backends
 from mdevdisplay.hookspecs import VERSION
 
 
-@click.command("plugins")
+@click.command("plugins", cls=Command)
 @json_option
 def command(as_json: bool) -> None:
     """List the backends, and those that could not be loaded and why."""

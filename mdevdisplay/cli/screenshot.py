@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 
-from mdevdisplay.cli.failure import EXIT_ERROR, EXIT_NOTHING, describe_error
+from mdevdisplay.cli import Command
+from mdevdisplay.cli.failure import EXIT_ERROR, EXIT_NOTHING, complain, describe_error
 from mdevdisplay.cli.options import backend_option, json_option, locator_argument, plane_option, timeout_option
 from mdevdisplay.cli.output import print_json, print_line, printable, writing_stdout
-from mdevdisplay.display import devices
+from mdevdisplay.display import list_devices
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError
 from mdevdisplay.formats import fourcc_name
@@ -23,7 +24,7 @@ from mdevdisplay.pixels.frame import Frame
 from mdevdisplay.surface import PlaneType
 
 
-@click.command("screenshot")
+@click.command("screenshot", cls=Command)
 @locator_argument(required=False)
 @click.option(
     "-o",
@@ -189,15 +190,19 @@ def _take_all(shot: _Shot, locator: str | None, output: str | None, *, as_json: 
     except OSError as error:
         raise _cannot_write(folder, error.strerror or str(error), errno=error.errno) from error
     results: list[dict[str, Any]] = []
-    for device in devices():
+    found, errors = list_devices()
+    for device in found:
         results.append(_try(shot, device.locator, folder / file_name(device.locator)))
         if not as_json:
             _report(results[-1])
     if as_json:
-        print_json(screenshots=results)
-    elif not results:
-        click.echo("No virtual GPU on this host.", err=True)
-    sys.exit(_status(results))
+        print_json(screenshots=results, errors=[describe_error(error) for error in errors])
+    else:
+        for failed in errors:
+            complain(failed)
+        if not results and not errors:
+            click.echo("No virtual GPU on this host.", err=True)
+    sys.exit(EXIT_ERROR if errors else _status(results))
 
 
 def _try(shot: _Shot, locator: str, target: Path) -> dict[str, Any]:

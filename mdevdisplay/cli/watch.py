@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mdevdisplay.cli import Command
 from mdevdisplay.cli.options import backend_option, locator_argument, plane_option, timeout_option
 from mdevdisplay.cli.output import printable
 from mdevdisplay.display import Display
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rich.layout import Layout
 
 
-@click.command("watch")
+@click.command("watch", cls=Command)
 @locator_argument()
 @click.option("--fps", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="How often to look.")
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many looks.")

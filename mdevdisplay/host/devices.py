@@ -7,11 +7,11 @@ from pathlib import Path
 
 import attrs
 
-from mdevdisplay.errors import DeviceGone, DeviceNotFound
+from mdevdisplay.errors import DeviceBusy, DeviceNotFound, DriverError, MdevDisplayError
 from mdevdisplay.host.root import HostRoot, read_attribute
 from mdevdisplay.source import DeviceInfo, Identity
 
-__all__ = ["PCI_ADDRESS", "UUID", "HostDevice", "find", "list_mdevs"]
+__all__ = ["PCI_ADDRESS", "UUID", "HostDevice", "find", "list_mdevs", "without_node"]
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 PCI_ADDRESS = re.compile(r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
@@ -25,11 +25,13 @@ class HostDevice:
         identity: name, driver, vendor, type, parent.
         group: the number of its IOMMU group, or "" where it has none.
         type_name: the vendor's name of its mdev type.
+        vfio: whether a VFIO driver has it, as far as sysfs shows.
     """
 
     identity: Identity
     group: str
     type_name: str = ""
+    vfio: bool = False
 
     def info(self) -> DeviceInfo:
         """Return its line for ``list``."""
@@ -71,7 +73,10 @@ def _read_mdev(root: HostRoot, name: str) -> HostDevice | None:
         parent=path.parent.name,
     )
     return HostDevice(
-        identity=identity, group=_name(path / "iommu_group"), type_name=read_attribute(path / "mdev_type" / "name")
+        identity=identity,
+        group=_name(path / "iommu_group"),
+        type_name=read_attribute(path / "mdev_type" / "name"),
+        vfio=bool(identity.driver),  # every driver of this bus is one
     )
 
 
@@ -82,7 +87,9 @@ def _read_pci(root: HostRoot, address: str) -> HostDevice | None:
     driver = _name(path / "driver")
     parent = _name(path / "physfn")  # a virtual function's link to its physical one
     identity = Identity(name=address, driver=driver, vendor=driver, parent=parent)
-    return HostDevice(identity=identity, group=_name(path / "iommu_group"))
+    # the folder is there since Linux 6.1
+    vfio = "vfio" in driver or (path / "vfio-dev").is_dir()
+    return HostDevice(identity=identity, group=_name(path / "iommu_group"), vfio=vfio)
 
 
 def find(root: HostRoot, name: str) -> HostDevice:
@@ -90,7 +97,7 @@ def find(root: HostRoot, name: str) -> HostDevice:
 
     Raises:
         DeviceNotFound: the host has no such device.
-        DeviceGone: it has no IOMMU group, so no VFIO driver holds it any more.
+        DriverError: it has no IOMMU group, so no VFIO driver has it.
     """
     if UUID.fullmatch(name):
         device = _read_mdev(root, name.lower())
@@ -101,9 +108,39 @@ def find(root: HostRoot, name: str) -> HostDevice:
     if device is None:
         raise DeviceNotFound(f"this host has no {kind} of that name", device=name, hint=where)
     if not device.group:
-        raise DeviceGone(
+        raise DriverError(
             "the device is in no IOMMU group, so no VFIO driver has it",
             device=name,
             hint="bind it to its VFIO driver, or enable the IOMMU for a PCI function",
+            cause="not-bound",
         )
     return device
+
+
+def without_node(device: HostDevice, locator: str) -> MdevDisplayError:
+    """Return the error for a device that sysfs shows and whose group has no node below /dev/vfio."""
+    name, driver = device.identity.name, device.identity.driver
+    if device.vfio:
+        return DriverError(
+            f"driver {driver} has the device, and /dev/vfio/{device.group} is not there",
+            device=locator,
+            hint="in a container, pass the node in; elsewhere look whether udev runs",
+            cause="no-node",
+        )
+    if not PCI_ADDRESS.fullmatch(name):
+        return DriverError(
+            "the device is bound to no driver",
+            device=locator,
+            hint="load the module of the vGPU's vendor, as root",
+            cause="not-bound",
+        )
+    unbind = f"echo {name} > /sys/bus/pci/drivers/{driver}/unbind; " if driver else ""
+    hint = (
+        f"as root, `modprobe vfio-pci; echo vfio-pci > /sys/bus/pci/devices/{name}/driver_override; {unbind}"
+        f"echo {name} > /sys/bus/pci/drivers_probe` takes it from the host; for a vGPU write its vendor's VFIO driver "
+        "in place of vfio-pci"
+    )
+    if driver:
+        what = f"the device is bound to {driver}, not to a VFIO driver"
+        return DeviceBusy(what, device=locator, hint=hint, cause="not-bound")
+    return DriverError("the device is bound to no driver", device=locator, hint=hint, cause="not-bound")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mdevdisplay.errors import LocatorError
-from mdevdisplay.host.devices import PCI_ADDRESS, UUID, find
+import errno
+
+from mdevdisplay.errors import DeviceGone, DeviceNotFound, LocatorError
+from mdevdisplay.host.devices import PCI_ADDRESS, UUID, HostDevice, find, without_node
 from mdevdisplay.host.root import HostRoot
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.group import open_by_group
@@ -37,6 +39,7 @@ def open_device(locator: str, root: HostRoot | None = None) -> Device:
     Raises:
         LocatorError: the text is none of these.
         DeviceNotFound: this host has no such device.
+        DeviceBusy, DriverError: it is bound to no VFIO driver.
         NoVfio, NotPermitted, DeviceBusy, DeviceGone, DriverError: see `mdevdisplay.vfio.group.open_by_group`.
     """
     name = host_name(locator)
@@ -49,4 +52,19 @@ def open_device(locator: str, root: HostRoot | None = None) -> Device:
         )
     root = root or HostRoot.from_environment()
     device = find(root, name)
-    return open_by_group(device.group, device.identity.name, locator, device.identity, dev=root.dev)
+    try:
+        return open_by_group(device.group, device.identity.name, locator, device.identity, dev=root.dev)
+    except DeviceGone as error:
+        if error.errno != errno.ENOENT:
+            raise
+        left = _left(root, name)
+        if left is None:
+            raise
+        raise without_node(left, locator) from error
+
+
+def _left(root: HostRoot, name: str) -> HostDevice | None:
+    try:
+        return find(root, name)
+    except DeviceNotFound:
+        return None

@@ -94,9 +94,10 @@ def check_decodable(surface: SurfaceInfo, device: str = "") -> None:
         UnsupportedFormat: the fourcc is unknown or not converted yet.
     """
     if surface.modifier != LINEAR:
+        name = modifier_name(surface.modifier)
+        shown = name if "0x" in name else f"{name} (0x{surface.modifier:016x})"
         raise UnsupportedModifier(
-            f"the pixels are laid out as {modifier_name(surface.modifier)} "
-            f"(0x{surface.modifier:x}), which is not decoded",
+            f"the pixels are laid out as {shown}, which is not decoded",
             device=device,
             hint="hand the dma-buf to a GPU (Display.dmabuf), or install a backend that decodes it",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Blank", "Frame", "FrameFlags"]
 
 Pixels = npt.NDArray[np.uint8]
-Decoder = Callable[[SurfaceInfo, Pixels], Pixels | None]
 
 _FORMATS = ("bgra", "rgba", "rgb24", "bgr24")
 
@@ -62,7 +60,7 @@ class Frame:
         flags: what is wrong with it.
     """
 
-    __slots__ = ("__weakref__", "_decoder", "_device", "_pixels", "flags", "raw", "serial", "surface", "timestamp")
+    __slots__ = ("__weakref__", "_device", "_pixels", "flags", "raw", "serial", "surface", "timestamp")
 
     def __init__(
         self,
@@ -73,17 +71,19 @@ class Frame:
         timestamp: float = 0.0,
         flags: FrameFlags = FrameFlags.NONE,
         device: str = "",
-        decoder: Decoder | None = None,
+        pixels: Pixels | None = None,
     ) -> None:
-        """Make a frame of packed pixels; `Display.capture` does it for you."""
+        """Make a frame of packed pixels; `Display.capture` does it for you.
+
+        ``pixels`` are the decoded ones of a format that only a backend knows.
+        """
         self.raw = raw
         self.surface = surface
         self.serial = serial
         self.timestamp = timestamp
         self.flags = flags
         self._device = device
-        self._decoder = decoder
-        self._pixels: Pixels | None = None
+        self._pixels = pixels
 
     @property
     def width(self) -> int:
@@ -103,12 +103,7 @@ class Frame:
             UnsupportedModifier, UnsupportedFormat: the pixels cannot be converted.
         """
         if self._pixels is None:
-            decoded = None
-            if not convert.is_decodable(self.surface) and self._decoder is not None:
-                flat = self.raw.reshape(-1).view(np.uint8)
-                flat.flags.writeable = False
-                decoded = self._decoder(self.surface, flat)
-            self._pixels = convert.to_bgra(self.raw, self.surface, self._device) if decoded is None else decoded
+            self._pixels = convert.to_bgra(self.raw, self.surface, self._device)
         return self._pixels
 
     def to_ndarray(self, format: str = "rgb24") -> Pixels:  # noqa: A002 - PyAV's name

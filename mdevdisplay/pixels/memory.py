@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Protocol
 
 import attrs
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import NotMappable
+from mdevdisplay.pixels.file_memory import FileMemory
 from mdevdisplay.pixels.layout import Raw, raw_view, row_bytes
-from mdevdisplay.region import Mappable, MappedRegion, map_region
+from mdevdisplay.region import Mappable, MappedRegion, can_shrink, map_region
 from mdevdisplay.surface import SurfaceInfo
 
 __all__ = ["Buffers", "PixelMemory", "SurfaceMemory"]
@@ -33,6 +34,11 @@ class Buffers(Protocol):
     @property
     def map_hint(self) -> str:
         """What to do where the driver's dma-bufs cannot be mapped."""
+        ...
+
+    @property
+    def region_hint(self) -> str:
+        """What to do where the driver's region cannot be mapped."""
         ...
 
 
@@ -56,6 +62,11 @@ class PixelMemory:
     rows: npt.NDArray[np.uint8]
     dmabuf: DmaBuf | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of a copy."""
+        return self.rows.size
+
     def view(self) -> Raw:
         """Return the pixels in the driver's own layout, read-only, without a copy."""
         return raw_view(self.data, self.start, self.surface, self.surface.stride)
@@ -77,11 +88,12 @@ class SurfaceMemory:
     def __init__(self, buffers: Buffers, device: str = "") -> None:
         self._buffers = buffers
         self._device = device
-        self._current: PixelMemory | None = None
+        self._current: PixelMemory | FileMemory | None = None
         self._regions: OrderedDict[tuple[int, int], tuple[Mappable, MappedRegion]] = OrderedDict()
         self._dmabufs: OrderedDict[int, tuple[DmaBuf, MappedRegion]] = OrderedDict()
+        self._pins: Counter[int] = Counter()
 
-    def find(self, surface: SurfaceInfo) -> PixelMemory:
+    def find(self, surface: SurfaceInfo) -> PixelMemory | FileMemory:
         """Return where the surface's pixels are.
 
         Raises:
@@ -107,8 +119,23 @@ class SurfaceMemory:
         self._current = self._in_dmabuf(surface, dmabuf)
         return self._current
 
-    def _in_region(self, surface: SurfaceInfo, mappable: Mappable) -> PixelMemory:
+    def pin(self, memory: PixelMemory | FileMemory) -> None:
+        """Begin a look at mapped memory: its dma-buf stays mapped until `unpin`, however many others come."""
+        if memory.dmabuf is not None:
+            memory.dmabuf.begin_read()
+            self._pins[memory.dmabuf.key] += 1
+
+    def unpin(self, memory: PixelMemory | FileMemory) -> None:
+        """End what `pin` began."""
+        if memory.dmabuf is not None and self._pins[memory.dmabuf.key]:
+            self._pins[memory.dmabuf.key] -= 1
+            self._pins += Counter()  # forgets the zeros
+            memory.dmabuf.end_read()
+
+    def _in_region(self, surface: SurfaceInfo, mappable: Mappable) -> PixelMemory | FileMemory:
         start = mappable.pixel_offset + surface.offset
+        if can_shrink(mappable.fd):
+            return FileMemory(surface=surface, fd=mappable.fd, offset=mappable.offset + start, device=self._device)
         region = self._mapped(attrs.evolve(mappable, pixel_offset=start), surface.needed - surface.offset)
         return PixelMemory(
             surface=surface, way="region", data=region.data, start=start, rows=row_bytes(region.data, start, surface)
@@ -125,7 +152,7 @@ class SurfaceMemory:
             if known[0].size == mappable.size and mappable.pixel_offset + needed <= known[1].size:
                 self._regions.move_to_end(key)
                 return known[1]
-            self._drop_region(key)  # first: NVIDIA's driver lets its console be mapped only once at a time
+            self._drop_region(key)  # first: a driver may let a region be mapped only once at a time
         try:
             region = self._map(mappable, needed)
         except NotMappable:
@@ -144,7 +171,7 @@ class SurfaceMemory:
             mappable,
             needed,
             device=self._device,
-            hint="another process may have mapped it: NVIDIA's driver allows one mapping, QEMU's display=on takes it",
+            hint=self._buffers.region_hint,
         )
 
     def _drop_region(self, key: tuple[int, int]) -> None:
@@ -157,6 +184,7 @@ class SurfaceMemory:
             self._dmabufs.move_to_end(dmabuf.key)
         else:  # new, or the picture goes on behind the whole pages that are mapped, which map() refuses
             try:
+                self._refuse_what_may_shrink(dmabuf)
                 kept = (dmabuf, dmabuf.map(hint=self._buffers.map_hint))
             except BaseException:
                 dmabuf.close()
@@ -164,8 +192,8 @@ class SurfaceMemory:
             if dmabuf.key in self._dmabufs:
                 _drop(self._dmabufs.pop(dmabuf.key))
             self._dmabufs[dmabuf.key] = kept
-            while len(self._dmabufs) > _KEPT_DMABUFS:
-                _drop(self._dmabufs.popitem(last=False)[1])
+            for key in [key for key in self._dmabufs if key not in self._pins][:-_KEPT_DMABUFS]:
+                _drop(self._dmabufs.pop(key))
         buffer, region = kept
         return PixelMemory(
             surface=surface,
@@ -176,11 +204,20 @@ class SurfaceMemory:
             dmabuf=buffer,
         )
 
+    def _refuse_what_may_shrink(self, dmabuf: DmaBuf) -> None:
+        if can_shrink(dmabuf.fileno()):
+            raise NotMappable(
+                "what stands in for a dma-buf is a file that its owner can truncate, and reading it then would kill us",
+                device=self._device,
+                hint="its owner should seal it: F_ADD_SEALS with F_SEAL_SHRINK",
+            )
+
     def close(self) -> None:
         """Drop every mapping, then every dma-buf. Views that somebody holds turn to zeros. Idempotent."""
         self._current = None
         while self._regions:
             self._drop_region(next(iter(self._regions)))
+        self._pins.clear()
         while self._dmabufs:
             _drop(self._dmabufs.popitem()[1])
 

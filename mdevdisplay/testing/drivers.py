@@ -229,7 +229,7 @@ class Mbochs(Driver):
         file = self._exported.get(dmabuf_id)
         if file is None:
             label = f"dma-buf {dmabuf_id} of {self.name}"
-            file = DmaBufFile(label, mode[1] * mode[2], self.kernel, mmap_errno=errno.EINVAL)
+            file = DmaBufFile(label, mode[1] * mode[2], self.kernel, mmap_errno=errno.EINVAL, exporter="mbochs")
             self._exported[dmabuf_id] = file
         return self.kernel.export(file, flags=os.O_RDONLY, cloexec=False)
 
@@ -418,7 +418,7 @@ class Gvt(_Kvmgt):
         key = (buffer.address, _pages(buffer.size) * _PAGE)
         if key not in self._contents:
             label = f"dma-buf at 0x{buffer.address:x} of {self.name}"
-            self._contents[key] = DmaBufFile(label, key[1], self.kernel, mmap_errno=errno.ENODEV)
+            self._contents[key] = DmaBufFile(label, key[1], self.kernel, mmap_errno=errno.ENODEV, exporter="i915")
         return self._contents[key]
 
     def _expose(self, buffer: _Framebuffer) -> _Exposed:

@@ -203,12 +203,14 @@ class DmaBufFile(FakeFile):
     Attributes:
         size: bytes, as fstat and lseek say.
         mmap_errno: why the exporter refuses every mapping, or 0.
+        exporter: the name of the exporting module in its fdinfo, or "" for a plain memfd.
     """
 
-    def __init__(self, label: str, size: int, kernel: FakeKernel, *, mmap_errno: int = 0) -> None:
+    def __init__(self, label: str, size: int, kernel: FakeKernel, *, mmap_errno: int = 0, exporter: str = "") -> None:
         super().__init__(label)
         self.size = size
         self.mmap_errno = mmap_errno
+        self.exporter = exporter
         self._kernel = kernel
         self._reading = 0
 

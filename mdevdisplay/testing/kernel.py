@@ -17,10 +17,10 @@ from unittest import mock
 
 import attrs
 
-from mdevdisplay import _mapping
+from mdevdisplay import _mapping, dmabuf
 from mdevdisplay.testing.driver import Driver
 from mdevdisplay.testing.files import Container, DmaBufFile, FakeFile, Group, UserMemory
-from mdevdisplay.testing.record import Call, Record
+from mdevdisplay.testing.record import Call, Record, request_name
 from mdevdisplay.testing.sysfs import Sysfs
 from mdevdisplay.vfio import uapi
 
@@ -30,7 +30,18 @@ D = TypeVar("D", bound=Driver)
 T = TypeVar("T")
 
 _MAP_FIXED = 0x10
-_CHANGES_A_DEVICE = {0x3B6E: "VFIO_DEVICE_SET_IRQS", 0x3B6F: "VFIO_DEVICE_RESET", 0x3B74: "VFIO_DEVICE_IOEVENTFD"}
+_CHANGES_A_DEVICE = frozenset(
+    {
+        uapi.VFIO_DEVICE_SET_IRQS,
+        uapi.VFIO_DEVICE_RESET,
+        uapi.VFIO_DEVICE_PCI_HOT_RESET,
+        uapi.VFIO_DEVICE_IOEVENTFD,
+        uapi.VFIO_DEVICE_FEATURE,
+        uapi.VFIO_DEVICE_BIND_IOMMUFD,
+        uapi.VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+        uapi.VFIO_DEVICE_DETACH_IOMMUFD_PT,
+    }
+)
 """Requests that nobody may send to a device that a VMM holds."""
 
 
@@ -43,6 +54,7 @@ class _Real:
     pread: Callable[[int, int, int], bytes] = attrs.field(factory=lambda: os.pread)
     pwrite: Callable[[int, bytes, int], int] = attrs.field(factory=lambda: os.pwrite)
     ioctl: Callable[..., Any] = attrs.field(factory=lambda: fcntl.ioctl)
+    fdinfo: Callable[[int], str] = attrs.field(factory=lambda: dmabuf.read_fdinfo)
     map: Callable[..., int] = attrs.field(factory=lambda: _mapping.mmap)
     mmap: type[mmap.mmap] = attrs.field(factory=lambda: mmap.mmap)
 
@@ -216,6 +228,7 @@ class FakeKernel:
             patch(os, "pwrite", self._pwrite),
             patch(fcntl, "ioctl", self._ioctl),
             patch(_mapping, "mmap", self._map),
+            patch(dmabuf, "read_fdinfo", self._fdinfo),
             patch(mmap, "mmap", self._mmap_class()),
         ):
             self._patches.enter_context(context)
@@ -235,7 +248,8 @@ class FakeKernel:
 
     def _keep(self, file: FakeFile) -> int:
         """Make the memfd behind a file, and hold a descriptor of it that is nobody's leak."""
-        keeper = os.memfd_create(file.label or type(file).__name__, os.MFD_CLOEXEC)
+        keeper = os.memfd_create(file.label or type(file).__name__, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(keeper, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # a device's memory cannot be truncated either
         status = os.fstat(keeper)
         self._files[status.st_dev, status.st_ino] = file
         self._keepers[file] = keeper
@@ -334,7 +348,7 @@ class FakeKernel:
     def _dispatch(self, file: FakeFile, request: int, user: UserMemory) -> int:
         sent = user.sent
         if request in _CHANGES_A_DEVICE:
-            self._changes(file, _CHANGES_A_DEVICE[request])
+            self._changes(file, request_name(request))
         with self._lock:
             self._in_flight[file] = self._in_flight.get(file, 0) + 1
             if self._in_flight[file] > 1:
@@ -403,6 +417,12 @@ class FakeKernel:
         self._mapped[address] = (file, length)
         self._note(call)
         return address
+
+    def _fdinfo(self, fd: int) -> str:
+        file = self.file_of(fd)
+        if isinstance(file, DmaBufFile) and file.exporter:
+            return f"size:\t{file.size}\nexp_name:\t{file.exporter}\n"
+        return self.real.fdinfo(fd)
 
     def _mmap_class(self) -> type[mmap.mmap]:
         """Return an mmap.mmap that asks the file behind its descriptor first."""

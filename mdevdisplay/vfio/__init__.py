@@ -5,7 +5,7 @@ It takes descriptors and numbers; it knows neither /proc nor locators. `Device` 
 
 from mdevdisplay.vfio.device import Device, DeviceSummary, ReadOnlyAccess, RegisterRange
 from mdevdisplay.vfio.edid import Edid
-from mdevdisplay.vfio.gfx import DmaBufCache, GfxKind, PlaneQuery, ProbeAnswer, decode_plane
+from mdevdisplay.vfio.gfx import DmaBufCache, GfxKind, PlaneQuery, ProbeAnswer, decode_plane, same_memory
 from mdevdisplay.vfio.quirks import Quirks, quirks_of
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "RegisterRange",
     "decode_plane",
     "quirks_of",
+    "same_memory",
 ]

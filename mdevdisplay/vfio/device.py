@@ -1,21 +1,23 @@
 """A VFIO device by its descriptor: info, regions, planes, dma-bufs, EDID.
 
 A descriptor of a VFIO device is power over its VM. This class can query, map and read; it has no way to write,
-reset or set interrupts. On a borrowed device it lets through only what is known to be harmless, here and nowhere
-else (`Device.ioctl`, `Device.pread`).
+reset or set interrupts, on one's own device either. On a borrowed device it lets through only what is known to be
+harmless, here and nowhere else (`Device.ioctl`, `Device.pread`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 
 import attrs
 
 from mdevdisplay._ioctl import bound_ioctl, ioctl
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import DriverError, NotPermitted, from_oserror, translated
+from mdevdisplay.errors import DriverError, MdevDisplayError, NotPermitted, PluginError, from_oserror, translated
 from mdevdisplay.region import Mappable
 from mdevdisplay.source import Identity, Source
 from mdevdisplay.surface import PlaneType, RegionInfo, SurfaceInfo
@@ -34,6 +36,23 @@ _HARMLESS = frozenset(
         uapi.VFIO_DEVICE_QUERY_GFX_PLANE,
     }
 )
+
+_NEVER = MappingProxyType(
+    {
+        uapi.VFIO_DEVICE_SET_IRQS: "VFIO_DEVICE_SET_IRQS",
+        uapi.VFIO_DEVICE_RESET: "VFIO_DEVICE_RESET",
+        uapi.VFIO_DEVICE_PCI_HOT_RESET: "VFIO_DEVICE_PCI_HOT_RESET",
+        uapi.VFIO_DEVICE_IOEVENTFD: "VFIO_DEVICE_IOEVENTFD",
+        uapi.VFIO_DEVICE_FEATURE: "VFIO_DEVICE_FEATURE",
+        uapi.VFIO_DEVICE_BIND_IOMMUFD: "VFIO_DEVICE_BIND_IOMMUFD",
+        uapi.VFIO_DEVICE_ATTACH_IOMMUFD_PT: "VFIO_DEVICE_ATTACH_IOMMUFD_PT",
+        uapi.VFIO_DEVICE_DETACH_IOMMUFD_PT: "VFIO_DEVICE_DETACH_IOMMUFD_PT",
+    }
+)
+"""Requests that change a device, or may: nobody who reads a display needs one."""
+
+_REQUEST = 0xFFFFFFFF
+"""The kernel looks at 32 bits of a request number, and CPython drops the others."""
 
 _MOST_REGIONS = 64
 _FILE_END = (1 << 63) - 1
@@ -55,7 +74,8 @@ class ReadOnlyAccess:
 
     Attributes:
         registers: ranges that may be read with pread.
-        ioctls: request numbers that change nothing.
+        ioctls: request numbers that change nothing. Those of VFIO that change a device are refused, whoever declares
+            them.
     """
 
     registers: tuple[RegisterRange, ...] = ()
@@ -72,10 +92,15 @@ class DeviceSummary:
 
 
 class Device(Source):
-    """An open VFIO device. Not thread-safe; the framework calls it from one thread at a time."""
+    """An open VFIO device. Not thread-safe; the framework calls it from one thread at a time.
+
+    Attributes:
+        quirks: what is special about its driver.
+        last_probe: what the latest probe came to: the driver's answer, or the error; None before the first.
+    """
 
     def __init__(self, fd: int, locator: str, identity: Identity | None = None, *, borrowed: bool = False) -> None:
-        """Take over ``fd``: it is closed with the object and made close-on-exec.
+        """Take over ``fd``: it is closed with the object, or here if this fails, and made close-on-exec.
 
         Args:
             fd: a VFIO device descriptor that answers (a cdev must be bound first).
@@ -83,19 +108,26 @@ class Device(Source):
             identity: what sysfs says of it; decides which quirks apply.
             borrowed: whether a VMM owns the device.
         """
-        with translated(locator, f"taking over descriptor {fd}"):
-            os.set_inheritable(fd, False)
-        super().__init__(locator, identity, borrowed=borrowed)
-        self._fd = fd
-        self.quirks = quirks_of(self.identity)
-        self._allowed = ReadOnlyAccess()
-        self._regions: dict[int, RegionInfo | None] = {}
-        query = bound_ioctl(fd)
-        self._asks: dict[GfxKind, dict[PlaneType, Callable[[], SurfaceInfo | None]]] = {
-            kind: {plane: PlaneQuery(query, plane, kind, self.quirks, locator).ask for plane in PlaneType}
-            for kind in GfxKind
-        }
-        self._dmabufs = DmaBufCache(partial(ioctl, fd), self.quirks, locator, borrowed=borrowed)
+        try:
+            with translated(locator, f"taking over descriptor {fd}"):
+                os.set_inheritable(fd, False)
+            super().__init__(locator, identity, borrowed=borrowed)
+            self._fd = fd
+            self.last_probe: ProbeAnswer | MdevDisplayError | None = None
+            self.quirks = quirks_of(self.identity)
+            self._allowed = ReadOnlyAccess()
+            self._regions: dict[int, RegionInfo | None] = {}
+            query = bound_ioctl(fd)
+            self._asks: dict[GfxKind, dict[PlaneType, Callable[[], SurfaceInfo | None]]] = {
+                kind: {plane: PlaneQuery(query, plane, kind, self.quirks, locator).ask for plane in PlaneType}
+                for kind in GfxKind
+            }
+            self._dmabufs = DmaBufCache(partial(ioctl, fd), self.quirks, locator, borrowed=borrowed)
+        except BaseException:
+            self._closed = True
+            with suppress(OSError):
+                os.close(fd)
+            raise
 
     def fileno(self) -> int:
         """Return the descriptor; raises `Closed` after close()."""
@@ -103,7 +135,17 @@ class Device(Source):
         return self._fd
 
     def allow(self, access: ReadOnlyAccess) -> None:
-        """Let a backend read what it declared as harmless (hook ``readonly_access``)."""
+        """Let a backend read what it declared as harmless (hook ``readonly_access``).
+
+        Raises:
+            PluginError: an ioctl among them changes a device.
+        """
+        for request in access.ioctls:
+            if request & _REQUEST in _NEVER:
+                raise PluginError(
+                    f"declared ioctl 0x{request:x} ({_NEVER[request & _REQUEST]}) as harmless, and it is not",
+                    device=self.locator,
+                )
         self._allowed = access
 
     def _raw_ioctl(self, request: int, buffer: bytearray) -> int:
@@ -114,10 +156,27 @@ class Device(Source):
         """Call an ioctl and return its result.
 
         Raises:
-            NotPermitted: the device is borrowed and the request is not known to be harmless.
+            NotPermitted: the request changes a device; it is GET_GFX_DMABUF; or the device is borrowed and the request
+                is not known to be harmless.
             OSError: as the kernel says.
         """
+        request &= _REQUEST
+        if request in _NEVER:
+            raise NotPermitted(
+                f"ioctl 0x{request:x} ({_NEVER[request]}) may change the device, which is only read here",
+                device=self.locator,
+                hint="a backend needs no such request to read a display",
+                cause="read-only",
+            )
         self.check_open()
+        if request == uapi.VFIO_DEVICE_GET_GFX_DMABUF:
+            raise NotPermitted(
+                f"ioctl 0x{request:x} (VFIO_DEVICE_GET_GFX_DMABUF) twice for one id corrupts the kernel's memory with "
+                "some drivers",
+                device=self.locator,
+                hint="call get_dmabuf(), which keeps to one each",
+                cause="use-get-dmabuf",
+            )
         if self.borrowed and not self._may_call(request):
             raise NotPermitted(
                 f"ioctl 0x{request:x} is not among those that are safe on a VM's device",
@@ -128,8 +187,6 @@ class Device(Source):
         return ioctl(self._fd, request, buffer)
 
     def _may_call(self, request: int) -> bool:
-        if request == uapi.VFIO_DEVICE_GET_GFX_DMABUF:
-            return self.quirks.get_when_borrowed
         return request in _HARMLESS or request in self._allowed.ioctls
 
     def pread(self, region: RegionInfo, offset: int, size: int) -> bytes:
@@ -201,7 +258,12 @@ class Device(Source):
     def probe(self, kind: GfxKind) -> ProbeAnswer:
         """Ask whether the driver hands planes out as dma-bufs or in a region."""
         self.check_open()
-        return probe(self._raw_ioctl, kind, self.locator)
+        try:
+            self.last_probe = answer = probe(self._raw_ioctl, kind, self.locator)
+        except MdevDisplayError as error:
+            self.last_probe = error
+            raise
+        return answer
 
     def query_plane(self, plane: PlaneType, kind: GfxKind) -> SurfaceInfo | None:
         """Ask what a plane shows now; None for nothing. See `mdevdisplay.vfio.gfx.PlaneQuery`."""

@@ -11,7 +11,7 @@ from ctypes import sizeof
 
 import attrs
 
-from mdevdisplay.dmabuf import DmaBuf
+from mdevdisplay.dmabuf import DmaBuf, exporter_of
 from mdevdisplay.errors import (
     BadSurface,
     DriverError,
@@ -23,15 +23,17 @@ from mdevdisplay.errors import (
 from mdevdisplay.formats import lookup, minimum_size
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.vfio import uapi
-from mdevdisplay.vfio.quirks import Quirks
+from mdevdisplay.vfio.quirks import Quirks, quirks_of_exporter
 from mdevdisplay.vfio.regions import Ioctl
 
-__all__ = ["DmaBufCache", "GfxKind", "PlaneQuery", "ProbeAnswer", "decode_plane", "probe"]
+__all__ = ["DmaBufCache", "GfxKind", "PlaneQuery", "ProbeAnswer", "decode_plane", "probe", "same_memory"]
 
 _QUERY = uapi.VFIO_DEVICE_QUERY_GFX_PLANE
 _SIZE = sizeof(uapi.vfio_device_gfx_plane_info)
 _BACK_OFF = (0.002, 0.005, 0.010, 0.020, 0.040, 0.080)
 _PAGE = 4096
+_TOO_SHORT = 8
+"""An argsz that no driver takes: all want the 60 bytes up to and with the union."""
 
 
 class GfxKind(enum.IntEnum):
@@ -60,26 +62,32 @@ def _request(flags: int, plane: PlaneType) -> bytearray:
 def probe(ioctl: Ioctl, kind: GfxKind, device: str = "") -> ProbeAnswer:
     """Ask whether the driver offers planes of a kind.
 
-    A driver older than the interface may answer 0 to every ioctl (kvmgt before Linux 4.16), also to a query with no
-    flag at all, which every real one refuses.
+    A driver older than the interface may answer 0 to every ioctl (kvmgt before Linux 4.16), also to a structure that
+    is too short. Every real one answers EINVAL to that before it looks at anything else.
 
     Raises:
         MdevDisplayError: the driver failed in another way than by not supporting it.
     """
     name = f"PROBE+{kind.name}"
+    doing = f"QUERY_GFX_PLANE with {name}"
+    question = _request(uapi.VFIO_GFX_PLANE_TYPE_PROBE | kind, PlaneType.PRIMARY)
+    short = question.copy()
+    uapi.vfio_device_gfx_plane_info.from_buffer(short).argsz = _TOO_SHORT
     try:
-        ioctl(uapi.VFIO_DEVICE_QUERY_GFX_PLANE, _request(uapi.VFIO_GFX_PLANE_TYPE_PROBE | kind, PlaneType.PRIMARY))
+        ioctl(_QUERY, question)
     except OSError as error:
         number = error.errno or 0
         if number in (errno.ENOTTY, errno.EINVAL):
             meaning = "it has no display" if number == errno.ENOTTY else "not this kind"
             return ProbeAnswer(False, f"{name} answered {errno.errorcode[number]}: {meaning}")
-        raise from_oserror(error, device=device, doing=f"QUERY_GFX_PLANE with {name}") from error
+        raise from_oserror(error, device=device, doing=doing) from error
     try:
-        ioctl(uapi.VFIO_DEVICE_QUERY_GFX_PLANE, _request(0, PlaneType.PRIMARY))
-    except OSError:
-        return ProbeAnswer(True, f"{name} answered 0")
-    return ProbeAnswer(False, f"{name} answered 0, but so did a query without flags: a driver older than the interface")
+        ioctl(_QUERY, short)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return ProbeAnswer(True, f"{name} answered 0")
+        raise from_oserror(error, device=device, doing=f"{doing} and {_TOO_SHORT} bytes") from error
+    return ProbeAnswer(False, f"{name} answered 0, but so did a query too short: a driver older than the interface")
 
 
 def decode_plane(
@@ -126,6 +134,17 @@ def _bytes_from_pages(raw: uapi.vfio_device_gfx_plane_info) -> int:
     need = minimum_size(layout, raw.width, raw.height, raw.stride, raw.drm_format_mod)
     as_pages = raw.size * _PAGE
     return as_pages if raw.size < need <= as_pages <= 0xFFFFFFFF else raw.size
+
+
+def same_memory(one: SurfaceInfo, other: SurfaceInfo) -> bool:
+    """Whether two planes are one: mdpy and NVIDIA answer the primary plane, whichever was asked for."""
+    return (one.dmabuf_id, one.region_index, one.offset, one.width, one.height) == (
+        other.dmabuf_id,
+        other.region_index,
+        other.offset,
+        other.width,
+        other.height,
+    )
 
 
 class PlaneQuery:
@@ -216,7 +235,11 @@ def _key(surface: SurfaceInfo) -> _Key:
 
 
 class DmaBufCache:
-    """The dma-bufs of one device: asks the driver for each once, and hands out duplicates."""
+    """The dma-bufs of one device: asks the driver for each once, and hands out duplicates.
+
+    How they are kept goes by the driver's quirks, and once there is a dma-buf by those of its exporter: whoever gave
+    us the descriptor may not have known which driver it is of.
+    """
 
     def __init__(self, ioctl: Ioctl, quirks: Quirks, device: str = "", *, borrowed: bool = False) -> None:
         self._ioctl = ioctl
@@ -225,6 +248,7 @@ class DmaBufCache:
         self._borrowed = borrowed
         self._kept: OrderedDict[_Key, DmaBuf] = OrderedDict()
         self._asked: set[int] = set()
+        self._exporter = ""
         self._limit = _most_buffers() if quirks.get_once else quirks.keep
 
     def __len__(self) -> int:
@@ -249,12 +273,7 @@ class DmaBufCache:
         if surface.dmabuf_id is None:
             raise DriverError("the surface is in a region, not in a dma-buf", device=self._device)
         if self._borrowed and not self._quirks.get_when_borrowed:
-            raise DriverError(
-                "asking this driver for a dma-buf is not safe while a VM uses the device",
-                device=self._device,
-                hint="read its pixels from the region instead: capture() and map() do",
-                cause="unsafe-dmabuf",
-            )
+            raise self._unsafe()
         self._make_room(surface)
         argument = bytearray(surface.dmabuf_id.to_bytes(4, "little"))
         try:
@@ -262,9 +281,36 @@ class DmaBufCache:
         except OSError as error:
             raise self._refused(error, surface) from error
         self._asked.add(surface.dmabuf_id)
+        self._meet(fd)
         kept = DmaBuf(fd, surface, device=self._device)
         self._kept[key] = kept
         return kept
+
+    def _unsafe(self) -> DriverError:
+        if not self._quirks.known:
+            return DriverError(
+                "nothing says which driver this device has, and asking some for a dma-buf while a VM uses the device "
+                "corrupts the kernel's memory",
+                device=self._device,
+                hint="name the device by its UUID or PCI address, so that its driver is known",
+                cause="unknown-driver",
+            )
+        return DriverError(
+            "asking this driver for a dma-buf is not safe while a VM uses the device",
+            device=self._device,
+            hint="read its pixels from the region instead: capture() and map() do",
+            cause="unsafe-dmabuf",
+        )
+
+    def _meet(self, fd: int) -> None:
+        """Learn from the first dma-buf who exports them; a rule that is kept already stays."""
+        if self._exporter:
+            return
+        self._exporter = exporter_of(fd)
+        quirks = quirks_of_exporter(self._exporter)
+        if quirks.get_once and not self._quirks.get_once:
+            self._quirks = quirks
+            self._limit = _most_buffers()
 
     def _make_room(self, surface: SurfaceInfo) -> None:
         if not self._quirks.get_once:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from ctypes import c_int32
+from ctypes import c_int32, sizeof
 from pathlib import Path
 
 from mdevdisplay._ioctl import ioctl
@@ -57,14 +57,13 @@ def open_by_group(
             raise DriverError(f"the kernel speaks VFIO API {version}, not {uapi.VFIO_API_VERSION}", device=locator)
         group_fd = _open_node(group_node, locator)
         try:
-            device = _device_fd(container, group_fd, group_node, name, locator)
+            source = Device(_device_fd(container, group_fd, group_node, name, locator), locator, identity)
         except BaseException:
             os.close(group_fd)
             raise
     except BaseException:
         os.close(container)
         raise
-    source = Device(device, locator, identity)
     # closed after the device, group before container
     source.after_release(lambda: os.close(container))
     source.after_release(lambda: os.close(group_fd))
@@ -101,10 +100,11 @@ def _checked(fd: int, request: int, locator: str, doing: str, argument: bytearra
 
 
 def _device_fd(container: int, group: int, node: Path, name: str, locator: str) -> int:
-    status = bytearray(8)
-    status[:4] = (8).to_bytes(4, "little")
-    _checked(group, uapi.VFIO_GROUP_GET_STATUS, locator, "VFIO_GROUP_GET_STATUS", status)
-    if not int.from_bytes(status[4:], "little") & uapi.VFIO_GROUP_FLAGS_VIABLE:
+    buffer = bytearray(sizeof(uapi.vfio_group_status))
+    status = uapi.vfio_group_status.from_buffer(buffer)
+    status.argsz = len(buffer)
+    _checked(group, uapi.VFIO_GROUP_GET_STATUS, locator, "VFIO_GROUP_GET_STATUS", buffer)
+    if not status.flags & uapi.VFIO_GROUP_FLAGS_VIABLE:
         raise DeviceBusy(
             f"IOMMU group {node.name} is not viable: another device of it is bound to a host driver",
             device=locator,

@@ -6,7 +6,7 @@ import attrs
 
 from mdevdisplay.source import Identity
 
-__all__ = ["Quirks", "quirks_of"]
+__all__ = ["Quirks", "quirks_of", "quirks_of_exporter"]
 
 
 @attrs.frozen(kw_only=True)
@@ -23,6 +23,8 @@ class Quirks:
         edid_room: bytes of the EDID region that can be read although it says less. GVT-g registers it with the 128
             bytes of the blob, which lies at 2048 (kvmgt.c, intel_gvt_set_edid).
         map_hint: what to do where its dma-buf cannot be mapped.
+        region_hint: what to do where its region cannot be mapped.
+        known: whether these are the quirks of the device's driver; without a name they cannot be.
     """
 
     get_once: bool = False
@@ -31,6 +33,8 @@ class Quirks:
     size_in_pages: bool = False
     edid_room: int = 0
     map_hint: str = ""
+    region_hint: str = ""
+    known: bool = True
 
 
 _BY_VENDOR = {
@@ -45,11 +49,27 @@ _BY_VENDOR = {
         map_hint="the mbochs driver refuses every mapping of its dma-bufs; use --backend mbochs, which reads the "
         "same pixels from region 0, or hand the dma-buf on",
     ),
+    "nvidia": Quirks(
+        # vgpu_add_phys_mapping refuses a second mapping of the console, whoever has the first
+        region_hint="NVIDIA's driver allows one mapping of a vGPU's console, and QEMU's display=on takes it: switch "
+        "that off, or end the other reader",
+    ),
 }
 
 _NONE = Quirks()
+_UNKNOWN = Quirks(get_when_borrowed=False, known=False)
 
 
 def quirks_of(identity: Identity) -> Quirks:
-    """Return the quirks of the driver behind a device; none for one that is not in the table."""
-    return _BY_VENDOR.get(identity.vendor, _NONE)
+    """Return the quirks of the driver behind a device; none for one that is not in the table.
+
+    Where nothing says which driver it is, it may be any, mbochs too.
+    """
+    if identity.vendor:
+        return _BY_VENDOR.get(identity.vendor, _NONE)
+    return _BY_VENDOR.get(identity.driver, _UNKNOWN)
+
+
+def quirks_of_exporter(name: str) -> Quirks:
+    """Return the quirks of the driver that exported a dma-buf, by the name in its fdinfo (a kernel module's)."""
+    return _BY_VENDOR.get(name, _NONE)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from pixels.vendor import install
 
 from cli.helpers import environment, here, run
 from cli.terminal import Terminal
@@ -20,17 +22,13 @@ OFFERED = {
     "mdevdisplay ": ["completion", "info", "list", "plugins", "screenshot", "watch"],
     "mdevdisplay sc": ["screenshot"],
     "mdevdisplay info ": SIM,
-    "mdevdisplay info si": SIM,
     "mdevdisplay info sim:": ["", "640x480", "1280x720", "1920x1080", "3840x2160"],
     "mdevdisplay info sim:19": ["1920x1080"],
     "mdevdisplay info 'sim:19": ["sim:1920x1080"],
-    'mdevdisplay info "sim:19': ["sim:1920x1080"],
     "mdevdisplay info nothing": [],
-    "mdevdisplay watch sim: --pl": ["--plane"],
     "mdevdisplay watch sim: --plane ": ["primary", "cursor", "overlay"],
     "mdevdisplay info sim: --backend r": ["region_cap"],
     "mdevdisplay screenshot sim: -o sh": [],
-    "mdevdisplay completion z": ["zsh"],
     "mdevdisplay info 'unfinished": [],
 }
 """What bash is offered at the end of a line: only what follows the last colon, as it wants it."""
@@ -73,6 +71,51 @@ def test_devices_of_the_host_are_offered(kernel: FakeKernel) -> None:
     device = kernel.add(Mdpy("vga"))
     offered = replies(f"mdevdisplay screenshot {device.name[:5]}", MDEVDISPLAY_HOST_ROOT=str(kernel.path))
     assert offered == [[device.name]]
+
+
+EVIL = [
+    {"locator": "acme:fine,é-1.2"},
+    {"locator": "acme:\x1b[2J"},
+    {"locator": "acme:two words"},
+    {"locator": "acme:two\nlines"},
+    {"locator": "acme:$(reboot)"},
+    {"locator": "acme:;reboot"},
+    {"locator": "acme:\u202e"},
+]
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "offered"),
+    [
+        ("bash", {"COMP_LINE": "mdevdisplay info ac"}, ["acme:fine,é-1.2"]),
+        (
+            "zsh",
+            {"COMP_WORDS": "mdevdisplay info ac", "COMP_CWORD": "2"},
+            ["plain", "acme\\:fine,é-1.2", "\\x1b[31m\\nred"],
+        ),
+        (
+            "fish",
+            {"COMP_WORDS": "mdevdisplay info ac", "COMP_CWORD": "ac"},
+            ["plain,acme:fine,é-1.2\t\\x1b[31m\\nred"],
+        ),
+    ],
+)
+def test_words_of_devices_cannot_steer_the_terminal(
+    tmp_path: Path, shell: str, words: dict[str, str], offered: list[str]
+) -> None:
+    """Types are written out; a locator that is not one plain word for a shell is not offered."""
+    install(tmp_path)
+    env = environment(
+        PYTHONPATH=str(tmp_path),
+        ACME_NAME="\x1b[31m\nred",
+        ACME_DEVICES=json.dumps(EVIL),
+        _MDEVDISPLAY_COMPLETE=f"{shell}_complete",
+        **words,
+    )
+    result = run(env=env)
+    assert result.returncode == 0
+    assert result.stderr == b""
+    assert result.stdout.decode().splitlines() == offered
 
 
 @needs_bash

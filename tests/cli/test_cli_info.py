@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pixels.vendor import install
+from pixels.vendor import install, installed
 
 from cli.helpers import environment, here, here_json, run, run_json
+from mdevdisplay.errors import DriverError
+from mdevdisplay.region import Mappable
+from mdevdisplay.source import Finding
 from mdevdisplay.testing import FakeKernel, Gvt, Mbochs, Mdpy
 
 DISPLAY = [
@@ -38,7 +41,7 @@ def test_a_display_is_described() -> None:
     assert result.returncode == 0
     assert result.stderr == b""
     for part in (
-        "simulated owned",
+        "device   simulated owned\n",
         "simulated (score 100)",
         "not region_cap: not a VFIO device",
         "1280x720 RG16 (RGB565) LINEAR",
@@ -94,7 +97,24 @@ def test_how_it_can_be_read_or_why_not(options: str, read_by: str, why: str) -> 
     assert why in plane["not_readable_because"]
     text = here("info", f"sim:128x64,{options}")
     assert text.exit_code == 0
-    assert (f"readable through its {read_by}" if read_by else "readable no: ") in text.stdout
+    assert (f"readable through its {read_by}" if read_by else "not readable: ") in text.stdout
+
+
+def test_what_a_backend_finds_has_lines_of_its_own() -> None:
+    """Cause and evidence, and below them what to do, however long the cause is."""
+    result = here("info", "sim:64x64,fault=all-black+hotspot-unknown,blank=on")
+    lines = result.stdout.splitlines()
+    found = [place for place, line in enumerate(lines) if line.startswith("finding  ")]
+    assert [lines[place].split()[1] for place in found] == [
+        "simulated-all-black:",
+        "simulated-hotspot-unknown:",
+        "simulated-blank:",
+    ]
+    assert lines[found[2]] == ("finding  simulated-blank: the locator asks for frames without a picture: blank=on")
+    assert lines[found[2] + 1] == "         what to do: leave blank= out of the locator"
+    for line in lines:
+        assert line[8] == " "
+        assert line[9] != " "
 
 
 def test_nothing_displayed_is_a_fact() -> None:
@@ -181,3 +201,27 @@ def test_words_of_drivers_and_backends_cannot_steer_the_terminal(tmp_path: Path)
         assert not set(text) & set("\x1b\r\x9b")
         assert "\\x1b[31mred\\r\\n\\x9b" in text
     assert run_json("info", "acme:", env=env)["display"]["name"] == "\x1b[31mred\r\n\x9b"
+
+
+def test_a_file_that_is_only_read_is_said_to_be_one(tmp_path: Path) -> None:
+    """A region that its owner could truncate is not mapped, and read all the same."""
+    with installed(tmp_path) as acme, (tmp_path / "region").open("w+b") as file:
+        file.truncate(4096)
+        acme.behaviour["query_region"] = lambda *_: Mappable(fd=file.fileno(), offset=0, size=4096)
+        assert here_json("info", "acme:")["display"]["planes"]["primary"]["read_by"] == "read"
+        assert "readable as a file, which cannot be mapped" in here("info", "acme:").stdout
+
+
+def test_causes_of_backends_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    """The ids of findings and errors are a backend's words too."""
+    with installed(tmp_path) as acme:
+        acme.behaviour["diagnose"] = lambda _: [Finding(cause="\x1b[2Jx", evidence="lamp", remedy="\x9bwait")]
+        text = here("info", "acme:")
+        assert text.exit_code == 0
+        assert "finding  \\x1b[2Jx: lamp\n         what to do: \\x9bwait\n" in text.stdout
+        acme.behaviour["get_surface_info"] = DriverError("no", cause="\x1b[31mred")
+        assert "[\\x1b[31mred]" in here("info", "acme:").stdout
+        acme.behaviour["open_locator"] = DriverError("no", cause="\x1b[31mred")
+        failed = here("info", "acme:")
+        assert failed.exit_code == 1
+        assert failed.stderr == "mdevdisplay: acme:: no [\\x1b[31mred]\n"

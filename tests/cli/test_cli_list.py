@@ -26,8 +26,8 @@ def test_a_host_without_devices_says_so() -> None:
     assert result.returncode == 0
     assert b"No virtual GPU" in result.stdout
     assert b"sim:" in result.stdout
-    assert run_json("list") == {"version": 1, "devices": []}
-    assert run_json("list", "--probe") == {"version": 1, "devices": []}
+    assert run_json("list") == {"version": 1, "devices": [], "errors": []}
+    assert run_json("list", "--probe") == {"version": 1, "devices": [], "errors": []}
 
 
 def test_devices_are_listed_from_sysfs_by_another_process(kernel: FakeKernel) -> None:
@@ -112,6 +112,26 @@ def test_devices_of_backends_are_listed_too(tmp_path: Path) -> None:
         assert "win10" in here("list").stdout
         [device] = here_json("list")["devices"]
     assert (device["vm"], device["pid"], device["listed_by"]) == ("win10", 4242, "acme")
+
+
+def test_a_backend_that_cannot_list_is_named(kernel: FakeKernel, tmp_path: Path) -> None:
+    """The others' devices are listed all the same; people are warned, and programs find it beside them."""
+    device = kernel.add(Mdpy("vga"))
+    with installed(tmp_path) as acme:
+        acme.behaviour["list_devices"] = RuntimeError("\x1b[31mno lamp")
+        result = here("list")
+        assert result.exit_code == 0
+        assert device.name in result.stdout
+        warning = result.stderr.splitlines()[0]
+        assert warning.startswith("mdevdisplay: list_devices of backend acme")
+        assert warning.endswith("raised RuntimeError: \\x1b[31mno lamp [plugin-error]")
+        for arguments in (["list"], ["list", "--probe"]):
+            found = here_json(*arguments)
+            assert [entry["locator"] for entry in found["devices"]] == [device.name]
+            [error] = found["errors"]
+            assert list(error) == ["cause", "message", "device", "hint", "errno", "exit_status"]
+            assert error["cause"] == "plugin-error"
+            assert "acme" in error["message"]
 
 
 def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:

@@ -149,10 +149,10 @@ def test_status_0_is_success() -> None:
 )
 def test_status_1_is_an_error(locator: str, cause: str) -> None:
     """Whatever is wrong with the device or the host, with its cause and what to do."""
-    result = run("info", locator)
-    assert result.returncode == 1
-    assert result.stdout == b""
-    lines = result.stderr.decode().splitlines()
+    result = here("info", locator)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
     assert lines[0].startswith(f"mdevdisplay: {locator}: ")
     assert lines[0].endswith(f"[{cause}]")
     assert len(lines) <= 2
@@ -265,20 +265,50 @@ def test_errors_are_json_too(arguments: list[str], cause: str, status: int) -> N
         assert found["error"]["exit_status"] == status
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "--json"], "Missing argument 'LOCATOR'."),
+        (["info", "--json", "sim:", "sim:"], "Got unexpected extra argument (sim:)"),
+        (["info", "sim:", "--timeout", "soon", "--json"], "Invalid value for '--timeout': 'soon' is not a valid float"),
+        (["info", "sim:", "--json", "--timeout"], "Option '--timeout' requires an argument."),
+        (["info", "--colour", "--json"], "No such option '--colour'."),
+        (["screenshot", "--json"], "Give a LOCATOR, or --all."),
+        (["screenshot", "sim:", "--json", "-o", "-"], "--json and -o - both want standard output."),
+        (["screenshot", "sim:", "--plane", "sprite", "--json"], "Invalid value for '--plane'"),
+        (["watch", "sim:", "--json"], "No such option '--json'."),
+        (["nonsense", "--json"], "No such command 'nonsense'."),
+        (["--nonsense", "--json"], "No such option '--nonsense'."),
+        (["--json"], "No such option '--json'."),
+    ],
+)
+def test_wrong_usage_is_json_too(arguments: list[str], message: str) -> None:
+    """Whatever is wrong with the words, and wherever it is found."""
+    result = here(*arguments)
+    assert result.stderr == ""
+    assert result.exit_code == 2
+    found = json.loads(result.stdout)
+    assert list(found) == ["version", "error"]
+    error = found["error"]
+    assert list(error) == ERROR
+    assert error["message"].startswith(message)
+    assert "--help`" in error["hint"]
+    assert (error["cause"], error["device"], error["errno"], error["exit_status"]) == ("usage", "", None, 2)
+
+
 # manners
 
 
 def test_colour_is_for_terminals_only() -> None:
     """Bold on a terminal, plain text in a pipe."""
-    for arguments in (["info", "sim:64x64"], ["plugins"]):
-        assert b"\x1b" not in run(*arguments).stdout
-        child = pexpect.spawn(PROGRAM, arguments, env=environment(TERM="xterm"), timeout=30)
-        child.expect(pexpect.EOF)
-        child.close()
-        assert b"\x1b[1m" in child.before
+    assert b"\x1b" not in run("plugins").stdout
+    child = pexpect.spawn(PROGRAM, ["plugins"], env=environment(TERM="xterm"), timeout=30)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert b"\x1b[1m" in child.before
 
 
-@pytest.mark.parametrize("arguments", [["list", "--json"], ["info", "sim:64x64"], ["plugins"], ["completion", "bash"]])
+@pytest.mark.parametrize("arguments", [["list", "--json"], ["info", "sim:64x64"]])
 def test_output_that_goes_nowhere_is_an_error(arguments: list[str]) -> None:
     """A full disk and a closed standard output: one error, status 1, no traceback."""
     with Path("/dev/full").open("wb") as full:
@@ -292,6 +322,28 @@ def test_output_that_goes_nowhere_is_an_error(arguments: list[str]) -> None:
     assert closed.returncode == 1
     assert b"[no-output]" in closed.stderr
     assert len(closed.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["info", "--help"]])
+def test_help_that_goes_nowhere_is_an_error(arguments: list[str]) -> None:
+    """As any other output."""
+    with Path("/dev/full").open("wb") as full:
+        result = run(*arguments, stdout=full)
+    assert result.returncode == 1
+    lines = result.stderr.decode().splitlines()
+    assert lines[0].endswith("No space left on device [no-output]")
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["info", "nonsense"], 2), (["info"], 2), (["screenshot", "sim:64x64,blank=on"], 3)]
+)
+def test_errors_never_land_on_standard_output(arguments: list[str], status: int) -> None:
+    """With standard error closed nothing is printed; the status is left."""
+    command = f"mdevdisplay {' '.join(arguments)} 2>&-"
+    result = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, env=environment(), timeout=60)
+    assert result.returncode == status
+    assert result.stdout == b""
 
 
 def test_an_error_with_nowhere_to_go_keeps_its_status() -> None:
@@ -309,7 +361,7 @@ def test_a_reader_that_went_away_is_no_news() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        for arguments in (["info", "sim:64x64"], ["list", "--json"], ["--help"]):
+        for arguments in (["info", "sim:64x64"], ["--help"]):
             result = run(*arguments, stdout=writer)
             assert result.stderr == b""
             assert result.returncode == 1

@@ -13,7 +13,7 @@ import numpy as np
 import pexpect
 import PIL.Image
 import pytest
-from pixels.vendor import install
+from pixels.vendor import install, installed
 
 from cli.helpers import PROGRAM, environment, here, here_json, powerless, run, run_json
 from mdevdisplay.cli.screenshot import file_name
@@ -270,9 +270,7 @@ def test_a_terminal_is_spared() -> None:
 
 def test_json_and_a_picture_do_not_share_standard_output() -> None:
     """Both want it, so the two together are wrong usage."""
-    result = here("screenshot", "sim:64x64", "-o", "-", "--json")
-    assert result.exit_code == 2
-    assert result.stdout == ""
+    assert here_json("screenshot", "sim:64x64", "-o", "-", status=2)["error"]["cause"] == "usage"
 
 
 def test_a_full_standard_output_is_an_error() -> None:
@@ -325,7 +323,8 @@ def test_every_display_of_a_host(kernel: FakeKernel, tmp_path: Path) -> None:
     assert f"{mdpy.name}.png: 640x480 XR24" in result.stdout
     assert f"mdevdisplay: {dark.name}: the primary plane shows nothing [nothing-displayed]" in result.stderr
     found = here_json("screenshot", "--all", "-o", folder, status=1)
-    assert list(found) == ["version", "screenshots"]
+    assert list(found) == ["version", "screenshots", "errors"]
+    assert found["errors"] == []
     one, other = found["screenshots"]
     assert list(one) == ENTRY
     assert list(other) == ["locator", "error"]
@@ -356,6 +355,20 @@ def test_a_file_that_cannot_be_written_does_not_stop_the_others(kernel: FakeKern
     found = here_json("screenshot", "--all", "-o", tmp_path, status=1)["screenshots"]
     assert found[0]["error"]["cause"] == "cannot-write"
     assert (tmp_path / f"{other.name}.png").is_file()
+
+
+def test_a_backend_that_cannot_list_its_displays_is_an_error(kernel: FakeKernel, tmp_path: Path) -> None:
+    """Not every display has its picture then, and the status says so; the others have theirs."""
+    device = kernel.add(Mdpy("vga"))
+    with installed(tmp_path) as acme:
+        acme.behaviour["list_devices"] = RuntimeError("no lamp")
+        result = here("screenshot", "--all", "-o", tmp_path / "shots")
+        assert result.exit_code == 1
+        assert "list_devices of backend acme" in result.stderr
+        assert names_in(tmp_path / "shots") == [f"{device.name}.png"]
+        found = here_json("screenshot", "--all", "-o", tmp_path / "shots", status=1)
+        assert [entry["locator"] for entry in found["screenshots"]] == [device.name]
+        assert [error["cause"] for error in found["errors"]] == ["plugin-error"]
 
 
 def test_all_wants_a_folder_and_no_locator(tmp_path: Path) -> None:

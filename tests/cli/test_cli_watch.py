@@ -121,8 +121,7 @@ def test_a_dark_screen_is_shown_as_one(watches: list[Watch]) -> None:
     """Blank moments are said in words, and the picture comes back by itself."""
     watch = Watch("sim:64x64,blank=3-5/10,step=2", "--fps", "10")
     watches.append(watch)
-    watch.wait_for(lambda: "nothing displayed" in watch.title)
-    assert not watch.cells()
+    watch.wait_for(lambda: "nothing displayed" in watch.title and not watch.cells())
     watch.wait_for(lambda: "64x64 XR24" in watch.title and watch.cells())
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdevdisplay.errors import DeviceGone, DeviceNotFound, MdevDisplayError
+from mdevdisplay.errors import DeviceNotFound, DriverError, MdevDisplayError
 from mdevdisplay.host import HostRoot, list_mdevs
 from mdevdisplay.host.devices import find
 from mdevdisplay.source import Identity
@@ -87,9 +87,10 @@ def test_without_a_group_nobody_has_it(kernel: FakeKernel, root: HostRoot, drive
     """No VFIO driver is bound: the hint says so."""
     kernel.add(driver)
     (kernel.sysfs.device(driver) / "iommu_group").unlink()
-    with pytest.raises(DeviceGone, match="in no IOMMU group") as caught:
+    with pytest.raises(DriverError, match="in no IOMMU group") as caught:
         find(root, driver.name)
     assert "bind it" in caught.value.hint
+    assert caught.value.cause == "not-bound"
 
 
 @pytest.mark.parametrize("attribute", ["driver", "mdev_type", "iommu_group"])

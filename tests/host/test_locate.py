@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdevdisplay.errors import DeviceNotFound, LocatorError, MdevDisplayError
-from mdevdisplay.host import host_name, open_device
+from mdevdisplay.errors import DeviceBusy, DeviceNotFound, DriverError, LocatorError, MdevDisplayError
+from mdevdisplay.host import host_name, locate, open_device
 from mdevdisplay.host.devices import PCI_ADDRESS, UUID
-from mdevdisplay.testing import FakeKernel, Mdpy, Nvidia
+from mdevdisplay.testing import Driver, FakeKernel, Mdpy, Nvidia
+from mdevdisplay.vfio import Device
+from mdevdisplay.vfio.group import open_by_group
 
 NAME = "44cc0626-3c4c-4d3a-9f5e-0123456789ab"
 
@@ -121,6 +126,77 @@ def test_a_device_is_opened_by_each_spelling(kernel: FakeKernel, spelling: str) 
     with open_device(locator) as device:
         assert device.locator == locator
         assert device.identity.name == NAME
+
+
+def rebind(kernel: FakeKernel, driver: Driver, name: str) -> None:
+    """Let a host driver have the device, or none; VFIO takes its node away."""
+    device = kernel.sysfs.device(driver)
+    (device / "driver").unlink()
+    shutil.rmtree(device / "vfio-dev")
+    (kernel.path / f"dev/vfio/{driver.group}").unlink()
+    if name:
+        target = kernel.path / "sys/bus/pci/drivers" / name
+        target.mkdir(parents=True)
+        (device / "driver").symlink_to(target)
+
+
+def test_a_function_of_a_host_driver_is_not_gone(kernel: FakeKernel) -> None:
+    """Sysfs still has it: who has it, and how to bind it to VFIO."""
+    driver = kernel.add(Nvidia("0000:00:02.0", pci=True))
+    rebind(kernel, driver, "i915")
+    with pytest.raises(DeviceBusy, match="bound to i915, not to a VFIO driver") as caught:
+        open_device("pci_0000_00_02_0")
+    assert (caught.value.device, caught.value.cause) == ("pci_0000_00_02_0", "not-bound")
+    for command in (
+        "echo vfio-pci > /sys/bus/pci/devices/0000:00:02.0/driver_override",
+        "echo 0000:00:02.0 > /sys/bus/pci/drivers/i915/unbind",
+        "echo 0000:00:02.0 > /sys/bus/pci/drivers_probe",
+    ):
+        assert command in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [(Nvidia("0000:41:00.4", pci=True), "driver_override"), (Mdpy(name=NAME), "module")],
+    ids=["pci", "mdev"],
+)
+def test_a_device_of_no_driver_is_not_gone(kernel: FakeKernel, driver: Driver, words: str) -> None:
+    """There is nothing to unbind it from."""
+    kernel.add(driver)
+    rebind(kernel, driver, "")
+    with pytest.raises(DriverError, match="bound to no driver") as caught:
+        open_device(driver.name)
+    assert caught.value.cause == "not-bound"
+    assert words in caught.value.hint
+    assert "unbind" not in caught.value.hint
+
+
+@pytest.mark.parametrize("driver", [Mdpy(name=NAME), Nvidia("0000:41:00.4", pci=True)], ids=["mdev", "pci"])
+def test_a_node_that_a_container_was_not_given(kernel: FakeKernel, driver: Driver) -> None:
+    """A VFIO driver has the device, and its node is missing."""
+    kernel.add(driver)
+    (kernel.path / f"dev/vfio/{driver.group}").unlink()
+    with pytest.raises(DriverError, match=f"driver {driver.module} has the device, and /dev/vfio/1 is not") as caught:
+        open_device(driver.name)
+    assert caught.value.cause == "no-node"
+    assert "container" in caught.value.hint
+
+
+def test_a_device_that_loses_its_group_meanwhile_is_not_gone(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unbound between listing and opening: sysfs has it, without a group."""
+    driver = kernel.add(Nvidia("0000:41:00.4", pci=True))
+
+    def unbind(*arguments: Any, **options: Any) -> Device:
+        rebind(kernel, driver, "")
+        (kernel.sysfs.device(driver) / "iommu_group").unlink()
+        return open_by_group(*arguments, **options)
+
+    monkeypatch.setattr(locate, "open_by_group", unbind)
+    with pytest.raises(DriverError) as caught:
+        open_device(driver.name)
+    assert caught.value.cause == "not-bound"
 
 
 def test_libvirts_name_of_a_pci_function(kernel: FakeKernel) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,17 @@ class Holdings:
     descriptors: dict[int, str]
     mappings: list[str]
     threads: list[str]
+
+
+def nothing_new_since(before: Holdings) -> bool:
+    """Whether everything that is held now was held before; what went away meanwhile does not matter."""
+    gc.collect()
+    now = holdings()
+    return (
+        now.descriptors.items() <= before.descriptors.items()
+        and set(now.mappings) <= set(before.mappings)
+        and not Counter(now.threads) - Counter(before.threads)
+    )
 
 
 def holdings() -> Holdings:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
@@ -68,7 +66,7 @@ def surface_of(code: str, width: int, height: int, *, padding: int = 0, modifier
 
 
 def by_the_header(data: bytes, surface: SurfaceInfo, start: int) -> Bytes:
-    """Convert pixel by pixel, as the kernel's header says, with exact fractions."""
+    """Convert pixel by pixel, as the kernel's header says, in whole numbers, rounded to the nearest."""
     size, channels = BITS[formats.fourcc_name(surface.fourcc)]
     result = np.empty((surface.height, surface.width, 4), np.uint8)
     for y in range(surface.height):
@@ -81,7 +79,7 @@ def by_the_header(data: bytes, surface: SurfaceInfo, start: int) -> Bytes:
                     continue
                 shift, bits = channels[channel]
                 most = (1 << bits) - 1
-                result[y, x, index] = int(Fraction((pixel >> shift & most) * 255, most) + Fraction(1, 2))
+                result[y, x, index] = (2 * (pixel >> shift & most) * 255 + most) // (2 * most)
     return result
 
 
@@ -234,7 +232,7 @@ def test_modifiers_are_refused_by_name(modifier: int) -> None:
     with pytest.raises(UnsupportedModifier) as caught:
         to_bgra(np.zeros(surface.size, np.uint8), surface, "sim:")
     assert modifier_name(modifier) in caught.value.message
-    assert f"0x{modifier:x}" in caught.value.message
+    assert caught.value.message.count(f"0x{modifier:016x}") == 1
     assert caught.value.hint
 
 

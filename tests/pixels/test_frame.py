@@ -145,40 +145,19 @@ def test_frames_can_be_watched() -> None:
 # a backend's own formats
 
 
-def test_a_decoder_is_asked_for_what_we_do_not_know() -> None:
-    """It gets the surface and the bytes as they are, read-only, and its pixels are the frame's."""
-    asked: list[tuple[SurfaceInfo, Bytes]] = []
+def test_decoded_pixels_are_the_frames() -> None:
+    """What a backend made of a format of its own is what every use of the frame shows; raw stays as it was."""
     made = np.full((HEIGHT, WIDTH, 4), 9, np.uint8)
-
-    def decoder(surface: SurfaceInfo, buffer: Bytes) -> Bytes:
-        asked.append((surface, buffer))
-        return made
-
-    frame = frame_of("XR30", decoder=decoder)
+    frame = frame_of("XR30", pixels=made)
     assert frame.pixels is made
-    assert frame.pixels is made
-    [(surface, buffer)] = asked
-    assert surface is frame.surface
-    assert buffer.tobytes() == frame.raw.tobytes()
-    assert not buffer.flags.writeable
-    assert frame.raw.flags.writeable
     assert (frame.to_ndarray("rgb24") == 9).all()
     assert (frame.to_ndarray("rgba") == 9).all()
+    assert frame.raw.tobytes() == frame_of("XR30").raw.tobytes()
 
 
-def test_a_decoder_is_not_asked_for_what_we_know() -> None:
-    """XR24 is ours; a backend cannot change what it means."""
-
-    def decoder(surface: SurfaceInfo, buffer: Bytes) -> Bytes:
-        raise AssertionError(surface, buffer)
-
-    assert frame_of(decoder=decoder).pixels.shape == (HEIGHT, WIDTH, 4)
-
-
-@pytest.mark.parametrize("with_decoder", [True, False])
-def test_what_nobody_decodes_is_refused_by_name(with_decoder: bool) -> None:
-    """Where the backend says that it is not its format either, the refusal names the format and the device."""
-    frame = frame_of("XR30", device="sim:", decoder=(lambda surface, buffer: None) if with_decoder else None)
+def test_what_nobody_decodes_is_refused_by_name() -> None:
+    """The refusal names the format and the device."""
+    frame = frame_of("XR30", device="sim:")
     for use in (lambda: frame.pixels, frame.to_ndarray, frame.to_image, frame.to_png):
         with pytest.raises(UnsupportedFormat, match="XR30") as caught:
             use()

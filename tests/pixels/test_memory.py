@@ -11,10 +11,11 @@ import pytest
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import BadSurface, NotMappable
 from mdevdisplay.formats import fourcc
-from mdevdisplay.pixels.memory import SurfaceMemory
+from mdevdisplay.pixels.memory import PixelMemory, SurfaceMemory
 from mdevdisplay.region import Mappable
 from mdevdisplay.surface import SurfaceInfo
-from pixels.holdings import holdings, shared_mappings
+from pixels.holdings import holdings, nothing_new_since, shared_mappings
+from pixels.memfd import sealed_memfd
 
 MEBI = 1 << 20
 
@@ -34,6 +35,7 @@ class Regions:
     """A backend whose pixels lie in memfds; each has its bytes numbered, so that a picture tells where it lies."""
 
     map_hint = "ask its vendor"
+    region_hint = "ask who else has it"
 
     def __init__(self) -> None:
         self.asked = 0
@@ -41,7 +43,7 @@ class Regions:
         self.shown: Mappable | None = None
 
     def add(self, size: int, fill: int) -> Mappable:
-        fd = os.memfd_create("regions-of-a-test")
+        fd = sealed_memfd("regions-of-a-test")
         os.ftruncate(fd, size)
         os.pwrite(fd, bytes([fill]) * size, 0)
         self.fds.append(fd)
@@ -64,6 +66,7 @@ class Buffers:
     """A backend that gives a dma-buf for each key away; a memfd maps as one does."""
 
     map_hint = "ask its vendor"
+    region_hint = "ask who else has it"
 
     def __init__(self) -> None:
         self.kept: dict[int, DmaBuf] = {}
@@ -71,7 +74,7 @@ class Buffers:
         self.asked = 0
 
     def add(self, key: int, surface: SurfaceInfo, *, size: int = 0) -> None:
-        fd = os.memfd_create("buffers-of-a-test")
+        fd = sealed_memfd("buffers-of-a-test")
         os.ftruncate(fd, size or surface.size)
         os.pwrite(fd, bytes([key % 256]) * (size or surface.size), 0)
         self.kept[key] = DmaBuf(fd, surface, key=key)
@@ -116,6 +119,13 @@ def buffer_memory(buffers: Buffers) -> Iterator[SurfaceMemory]:
     memory.close()
 
 
+def mapped(memory: SurfaceMemory, surface: SurfaceInfo) -> PixelMemory:
+    """Find a surface that is in memory that can be mapped."""
+    found = memory.find(surface)
+    assert isinstance(found, PixelMemory)
+    return found
+
+
 # regions
 
 
@@ -134,11 +144,11 @@ def test_a_change_of_geometry_inside_the_region_keeps_the_mapping(
 ) -> None:
     """The whole region is mapped once; another size, stride or start in it is only another view."""
     regions.add(MEBI, 7)
-    first = region_memory.find(surface_of(64, 64))
+    first = mapped(region_memory, surface_of(64, 64))
     where = address(first.data)
     [mapping] = shared_mappings("regions-of-a-test")
     for surface in (surface_of(320, 200), surface_of(64, 64, offset=8192), surface_of(64, 64, stride=4096)):
-        found = region_memory.find(surface)
+        found = mapped(region_memory, surface)
         assert address(found.data) == where
         assert found.view().shape == (surface.height, surface.width, 4)
         assert (found.view() == 7).all()
@@ -163,7 +173,7 @@ def test_regions_stay_mapped_beside_each_other(regions: Regions, region_memory: 
     places = set()
     for number in range(10):
         regions.shown = (one, two)[number % 2]
-        found = region_memory.find(surface_of())
+        found = mapped(region_memory, surface_of())
         assert (found.view() == number % 2 + 1).all()
         places.add(address(found.data))
     assert len(places) == 2
@@ -186,7 +196,7 @@ def test_a_region_that_grew_is_mapped_anew(regions: Regions, region_memory: Surf
     old = region_memory.find(surface_of(64, 64)).view()
     os.ftruncate(mappable.fd, MEBI)
     regions.shown = Mappable(fd=mappable.fd, offset=0, size=MEBI)
-    assert region_memory.find(surface_of(512, 512)).data.size == MEBI
+    assert mapped(region_memory, surface_of(512, 512)).data.size == MEBI
     assert len(shared_mappings("regions-of-a-test")) == 1
     assert not old.any()
 
@@ -224,7 +234,7 @@ def test_close_turns_views_to_zeros_and_holds_nothing(regions: Regions, region_m
     assert not shared_mappings("regions-of-a-test")
     regions.close()
     regions.fds.clear()
-    assert holdings() == before
+    assert nothing_new_since(before)
     assert (view == 0).all()
     region_memory.close()
 
@@ -232,7 +242,7 @@ def test_close_turns_views_to_zeros_and_holds_nothing(regions: Regions, region_m
 def test_the_last_view_frees_the_address_space(regions: Regions, region_memory: SurfaceMemory) -> None:
     """Zero pages that nobody views any more are unmapped."""
     regions.add(64 * MEBI, 0)
-    found = region_memory.find(surface_of())
+    found = mapped(region_memory, surface_of())
     view, where = found.view(), address(found.data)
     region_memory.close()
     del found
@@ -325,7 +335,7 @@ def test_a_buffer_that_cannot_be_mapped_is_closed(buffers: Buffers, buffer_memor
     with pytest.raises(NotMappable, match="whole pages") as caught:
         buffer_memory.find(surface)
     assert caught.value.hint == "ask its vendor"
-    assert holdings() == before
+    assert nothing_new_since(before)
 
 
 def test_neither_region_nor_dmabuf_is_refused(buffers: Buffers) -> None:

@@ -14,6 +14,7 @@ import mdevdisplay
 MODULE = '''
 """Backend of ACME, whose displays are 16x8 pixels of a format of its own; each byte of a pixel is its value plus 1."""
 
+import fcntl
 import json
 import os
 import numpy as np
@@ -33,7 +34,8 @@ listed = [DeviceInfo(**device, identity=Identity(name=NAME, driver=NAME, mdev_ty
 class AcmeSource(Source):
     def __init__(self, locator):
         super().__init__(locator, Identity(name=NAME, driver=NAME, mdev_type=NAME, parent=NAME, vendor="acme"))
-        self.fd = os.memfd_create("acme-display")
+        self.fd = os.memfd_create("acme-display", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         os.ftruncate(self.fd, 4096)
         os.pwrite(self.fd, bytes(range(256)) * 2, 0)
         self.code = locator.partition(":")[2].partition(",")[0] or "ACME"

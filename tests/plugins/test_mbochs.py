@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 import mdevdisplay_mbochs as backend
 from mdevdisplay._manager import Backend, load
-from mdevdisplay.errors import BadSurface, DriverError, NotMappable, NotPermitted
+from mdevdisplay.errors import BadSurface, DriverError, GuestChangingMode, NotMappable, NotPermitted
 from mdevdisplay.region import map_region
 from mdevdisplay.source import Source
 from mdevdisplay.surface import Match, PlaneType, Refusal, SurfaceInfo
 from mdevdisplay.testing import Driver, FakeKernel, Gvt, Mbochs, Mdpy
-from mdevdisplay.vfio import Device
+from mdevdisplay.vfio import Device, uapi
 
 PRIMARY = PlaneType.PRIMARY
 Opener = Callable[..., Device]
@@ -77,7 +78,7 @@ def test_pixels_start_where_the_registers_say(kernel: FakeKernel, opened: Opener
         start = mappable.pixel_offset
         assert bytes(region.data[start : start + 11]) == b"first pixel"
     reads = [(call.offset - 4096, call.size) for call in kernel.calls.of("pread")]
-    assert reads == [(0x510, 2), (0x512, 2)]
+    assert reads == [(0x510, 2), (0x512, 2)] * 2
     assert kernel.violations == []
 
 
@@ -170,27 +171,120 @@ def test_a_device_without_its_registers_is_a_bad_surface(opened: Opener) -> None
 
 
 @pytest.fixture
-def running(opened: Opener) -> tuple[Mbochs, Backend]:
+def running(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> tuple[Mbochs, Backend]:
     driver = Mbochs()
     reader = chosen(opened(driver))
-    driver.set_mode(640, 480)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     return driver, reader
 
 
 @given(x=st.integers(0, 0xFFFF), y=st.integers(0, 0xFFFF))
-def test_registers_that_point_outside_are_refused_before_mapping(
+def test_registers_of_another_surface_are_never_believed(
     kernel: FakeKernel, running: tuple[Mbochs, Backend], x: int, y: int
 ) -> None:
-    """The guest may write any offset between the query and the read: it is held against the region (gotcha 14)."""
+    """The guest may write any offset between the query and the read: the start is this surface's or an error."""
     driver, reader = running
     driver.set_mode(640, 480)
     surface = shown(reader)
     driver.vbe.update(x=x, y=y)
+    if x or y:
+        with pytest.raises(GuestChangingMode, match="another framebuffer than XR24 640x480"):
+            reader.query_region(surface)
+    else:
+        mappable = reader.query_region(surface)
+        assert mappable is not None
+        assert mappable.pixel_offset == 0
+    assert kernel.violations == []
+
+
+class Flipping(Mbochs):
+    """A guest that moves its picture at chosen system calls: 640x480 at row 0 or, while ``away``, at row 480."""
+
+    def __init__(self, flips: dict[int, bool]) -> None:
+        super().__init__()
+        self.flips = flips
+        self.step = 0
+
+    def show(self, away: bool) -> None:
+        self.set_mode(640, 480, y=480 if away else 0)
+
+    def _flip(self) -> None:
+        if self.step in self.flips:
+            self.show(self.flips[self.step])
+        self.step += 1
+
+    def query(self, plane: uapi.vfio_device_gfx_plane_info) -> None:
+        self._flip()
+        super().query(plane)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        self._flip()
+        return super().pread(size, offset)
+
+
+def flipping(opened: Opener, flips: dict[int, bool]) -> tuple[Flipping, Backend, SurfaceInfo]:
+    """A display whose surface is that at row 0; ``flips`` counts the calls from here on."""
+    driver = Flipping({})
+    reader = chosen(opened(driver))
+    driver.show(away=True)
+    shown(reader)
+    driver.show(away=False)
+    surface = shown(reader)
+    driver.flips, driver.step = flips, 0
+    return driver, reader, surface
+
+
+@pytest.mark.parametrize(
+    "flips",
+    [
+        {},
+        {0: True, 2: False},  # while the registers are read first
+        {1: True, 2: False},  # between X and Y
+        {0: True, 3: False},  # during the query too
+        {2: True, 3: False},  # during the query only
+        {3: True, 5: False},  # while they are read again
+        {0: True, 12: False},  # for some looks
+    ],
+)
+def test_a_guest_that_flips_and_comes_back_is_waited_for(opened: Opener, flips: dict[int, bool]) -> None:
+    """A, B, A around the read of the registers: B's start is never taken for A's."""
+    _, reader, surface = flipping(opened, flips)
     mappable = reader.query_region(surface)
     assert mappable is not None
-    if y * 2560 + x * 4 + surface.needed <= 4 << 20:
-        map_region(mappable, surface.needed).close()
+    assert mappable.pixel_offset == 0
+
+
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_guest_that_stays_away_is_named(
+    kernel: FakeKernel, opened: Opener, monkeypatch: pytest.MonkeyPatch, blank: bool
+) -> None:
+    """A bounded number of looks, some 80 ms; then an error, never the wrong start."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    driver, reader, surface = flipping(opened, {})
+    if blank:
+        driver.blank()
     else:
-        with pytest.raises(BadSurface, match="the region has 4194304"):
-            map_region(mappable, surface.needed)
-    assert kernel.violations == []
+        driver.show(away=True)
+    with pytest.raises(GuestChangingMode) as caught:
+        reader.query_region(surface)
+    assert caught.value.device == driver.name
+    assert 0.05 < sum(slept) < 0.2
+    assert len(kernel.calls.of("pread")) <= 4 * len(slept)
+
+
+def test_registers_that_point_outside_are_refused_before_mapping(opened: Opener) -> None:
+    """Whatever start a driver confirms, it is held against the region (gotcha 14)."""
+
+    class Careless(Mbochs):
+        def _mode(self) -> tuple[int, int, int, int] | None:
+            return 640, 480, 2560, 0
+
+    driver = Careless()
+    reader = chosen(opened(driver))
+    driver.set_mode(640, 480, y=0xFFFF)
+    surface = shown(reader)
+    mappable = reader.query_region(surface)
+    assert mappable is not None
+    with pytest.raises(BadSurface, match="the region has 4194304"):
+        map_region(mappable, surface.needed)

@@ -290,8 +290,8 @@ def test_a_dmabuf_is_the_callers_own() -> None:
         assert one.fileno() != other.fileno()
         assert not os.get_inheritable(one.fileno())
         one.close()
-    with other, other.reading() as data:
-        assert np.array_equal(data[: surface.needed], truth)
+    with other, other.map() as region:
+        assert np.array_equal(region.data[: surface.needed], truth)
 
 
 def test_the_memory_cannot_shrink() -> None:

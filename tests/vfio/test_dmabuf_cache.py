@@ -12,6 +12,7 @@ import pytest
 
 from mdevdisplay.errors import BadSurface, Closed, DriverError, TooManyBuffers
 from mdevdisplay.formats import X_TILED, fourcc
+from mdevdisplay.source import Identity
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.testing import DmaBufFile, FakeKernel, Gvt, Mbochs, Mdpy, Scripted, UserMemory
 from mdevdisplay.vfio import Device, GfxKind, uapi
@@ -44,10 +45,11 @@ class Exporting(Scripted):
     def __init__(self, size: int = 16384, name: str = "") -> None:
         super().__init__({GET: [self.give]}, name=name)
         self.size = size
+        self.exporter = ""
 
     def give(self, user: UserMemory) -> int:
         number = int.from_bytes(user.read(4), "little")
-        return self.kernel.export(DmaBufFile(f"dma-buf {number}", self.size, self.kernel))
+        return self.kernel.export(DmaBufFile(f"dma-buf {number}", self.size, self.kernel, exporter=self.exporter))
 
 
 class MbochsLike(Exporting):
@@ -200,6 +202,50 @@ class TestKeeping:
         device.close()
         assert len(kernel.calls.releases()) == 21
 
+    def test_mbochs_is_known_by_its_dmabufs(self, kernel: FakeKernel) -> None:
+        """A descriptor that came without an identity: the exporter's name in fdinfo brings the rules (gotcha 4)."""
+        driver = kernel.add(Mbochs(memory=8 << 20))
+        with Device(kernel.open_descriptor(driver), "fd:7") as device:
+            assert device.identity.vendor == ""
+            for start in (*range(20), *range(20)):
+                driver.set_mode(64, 64, y=start * 16)
+                device.get_dmabuf(shown(device)).close()
+            assert kernel.calls.releases() == []
+        assert gets(kernel) == list(range(1, 21))
+        assert kernel.violations == []
+
+    def test_a_bad_first_buffer_of_mbochs_is_not_asked_for_again(self, kernel: FakeKernel) -> None:
+        """The exporter is read before the buffer is judged."""
+        driver = kernel.add(Exporting(4096))
+        driver.exporter = "mbochs"
+        with Device(kernel.open_descriptor(driver), "fd:7") as device:
+            with pytest.raises(BadSurface, match="the dma-buf has 4096"):
+                device.get_dmabuf(surface(1))
+            with pytest.raises(DriverError, match="asked for dma-buf id 1 before"):
+                device.get_dmabuf(surface(1))
+        assert gets(kernel) == [1]
+
+    def test_the_exporter_of_a_wrong_identity_counts(self, kernel: FakeKernel) -> None:
+        """After the first dma-buf turned out to be mbochs', none is asked for on a VM's device any more."""
+        driver = kernel.add(Exporting())
+        driver.exporter = "mbochs"
+        with Device(kernel.lend(driver), "fd:7", Identity(vendor="acme"), borrowed=True) as device:
+            device.get_dmabuf(surface(1)).close()
+            with pytest.raises(DriverError, match="not safe while a VM"):
+                device.get_dmabuf(surface(2))
+            device.get_dmabuf(surface(1)).close()
+        assert gets(kernel) == [1]
+
+    @pytest.mark.parametrize("exporter", ["", "i915", "udmabuf"])
+    def test_a_rule_that_is_kept_stays(self, kernel: FakeKernel, opened: Opener, exporter: str) -> None:
+        """No exporter makes mbochs, known by its type, less careful."""
+        driver = MbochsLike()
+        driver.exporter = exporter
+        device = opened(driver)
+        for number in range(1, 20):
+            device.get_dmabuf(surface(number)).close()
+        assert kernel.calls.releases() == []
+
     def test_a_guest_that_flips_through_too_many_meets_a_cap(
         self, few_descriptors: int, kernel: FakeKernel, opened: Opener
     ) -> None:
@@ -263,6 +309,17 @@ class TestRefusals:
         with pytest.raises(DriverError, match="not safe while a VM uses the device") as caught:
             device.get_dmabuf(shown(device))
         assert caught.value.cause == "unsafe-dmabuf"
+        assert gets(kernel) == []
+
+    def test_a_borrowed_device_of_unknown_driver_is_never_asked(self, kernel: FakeKernel) -> None:
+        """``fd:7`` without an identity may be mbochs (gotcha 4): the cause says that the name is what is missing."""
+        driver = kernel.add(Mbochs())
+        with Device(kernel.lend(driver), "fd:7", borrowed=True) as device:
+            driver.set_mode(640, 480)
+            with pytest.raises(DriverError, match="nothing says which driver this device has") as caught:
+                device.get_dmabuf(shown(device))
+        assert caught.value.cause == "unknown-driver"
+        assert "UUID" in caught.value.hint
         assert gets(kernel) == []
 
     def test_a_borrowed_gvt_is_asked(self, kernel: FakeKernel, opened: Opener) -> None:

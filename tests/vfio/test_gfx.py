@@ -22,9 +22,10 @@ from mdevdisplay.errors import (
     TimedOut,
 )
 from mdevdisplay.formats import FORMATS, INVALID, X_TILED, Y_TILED, fourcc
+from mdevdisplay.source import Identity
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.testing import Answer, Driver, FakeKernel, Gvt, Mbochs, Mdpy, Mtty, Nvidia, PreGfx, Scripted
-from mdevdisplay.vfio import Device, GfxKind, Quirks, decode_plane, quirks_of, uapi
+from mdevdisplay.vfio import Device, GfxKind, Quirks, decode_plane, quirks_of, same_memory, uapi
 
 QUERY = uapi.VFIO_DEVICE_QUERY_GFX_PLANE
 PRIMARY, CURSOR, OVERLAY = PlaneType.PRIMARY, PlaneType.CURSOR, PlaneType.OVERLAY
@@ -77,7 +78,7 @@ class TestProbing:
         assert not device.probe(REGION).supported
 
     def test_a_driver_that_says_yes_to_everything_is_not_believed(self, opened: Opener) -> None:
-        """Kvmgt before Linux 4.16 ends with return 0: a query without flags gives it away."""
+        """Kvmgt before Linux 4.16 ends with return 0: a query too short gives it away."""
         answer = opened(PreGfx()).probe(DMABUF)
         assert not answer.supported
         assert "older than the interface" in answer.text
@@ -93,7 +94,39 @@ class TestProbing:
                 except MdevDisplayError:
                     assert kind is DMABUF
         sent = {struct.unpack_from("<I", call.sent, 4)[0] for call in kernel.calls.of("ioctl")}
-        assert sent <= {0, 1 | 2, 1 | 4, 2, 4}
+        assert sent <= {1 | 2, 1 | 4, 2, 4}
+
+    def test_the_query_that_tells_old_drivers_is_short_and_nothing_else(
+        self, kernel: FakeKernel, opened: Opener
+    ) -> None:
+        """The probe again with an argsz below the 60 bytes that drivers copy, in a whole buffer; EINVAL is proof."""
+        assert opened(Mbochs()).probe(DMABUF).supported
+        first, second = kernel.calls.of("ioctl")
+        assert first.sent == struct.pack("<3I", 64, 1 | 2, 1) + bytes(52)
+        assert second.sent == struct.pack("<3I", 8, 1 | 2, 1) + bytes(52)
+        assert (first.errno, second.errno) == (0, errno.EINVAL)
+
+    @pytest.mark.parametrize(
+        ("number", "kind"), [(errno.ENODEV, DeviceGone), (errno.ENOTTY, NotADisplay), (errno.EIO, DriverError)]
+    )
+    def test_only_einval_is_that_proof(self, opened: Opener, number: int, kind: type[MdevDisplayError]) -> None:
+        """Another errno says nothing of the driver's age: it is an error."""
+        with pytest.raises(kind, match=r"QUERY_GFX_PLANE with PROBE\+REGION and 8 bytes failed") as caught:
+            opened(scripted(0, -number)).probe(REGION)
+        assert caught.value.errno == number
+
+    def test_the_latest_answer_is_remembered(self, opened: Opener) -> None:
+        """So that it can be told from what a backend makes of it: an answer, an error, or nothing asked yet."""
+        driver = Mdpy()
+        device = opened(driver)
+        seen: list[object] = [device.last_probe]
+        answer = device.probe(DMABUF)
+        seen.append(device.last_probe)
+        driver.vanish()
+        with pytest.raises(DeviceGone) as caught:
+            device.probe(REGION)
+        seen.append(device.last_probe)
+        assert seen == [None, answer, caught.value]
 
     @pytest.mark.parametrize(
         ("number", "kind"), [(errno.ENODEV, DeviceGone), (errno.EFAULT, DriverError), (errno.EIO, DriverError)]
@@ -165,18 +198,21 @@ class TestAsking:
         assert device.query_plane(PRIMARY, DMABUF) is not None
         assert [call.errno for call in kernel.calls.of("ioctl")] == [errno.EINTR, errno.EINTR, 0]
 
-    def test_enomem_is_asked_again_at_once(self, kernel: FakeKernel, opened: Opener) -> None:
+    def test_enomem_is_asked_again_at_once(
+        self, kernel: FakeKernel, opened: Opener, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The first query of each mode fails in mbochs, which drops the result of its allocation (gotcha 2)."""
+        slept: list[float] = []
+        monkeypatch.setattr(time, "sleep", slept.append)
         driver = Mbochs()
         device = opened(driver)
         for width in (640, 800):
             driver.set_mode(width, 480)
-            started = time.monotonic()
             surface = device.query_plane(PRIMARY, DMABUF)
-            assert time.monotonic() - started < 0.1
             assert surface is not None
             assert surface.width == width
         assert [call.errno for call in kernel.calls.of("ioctl")] == [errno.ENOMEM, 0] * 2
+        assert slept == []
 
     @pytest.mark.parametrize("number", [errno.EINVAL, errno.EFAULT, errno.ENOMEM])
     def test_a_guest_that_changes_its_mode_is_waited_for(self, kernel: FakeKernel, opened: Opener, number: int) -> None:
@@ -336,7 +372,7 @@ class TestDecoding:
 
 class TestRealDrivers:
     def test_mdpy(self, opened: Opener) -> None:
-        """What LAB.md's run of the real driver answered, byte for byte."""
+        """What a run of the real driver in the lab answered, byte for byte."""
         surface = opened(Mdpy("xga")).query_plane(PRIMARY, REGION)
         expected = SurfaceInfo(
             fourcc=XR24, width=1024, height=768, stride=4096, size=4194304, region_index=16, x_hot=0, y_hot=0
@@ -437,3 +473,50 @@ class TestRealDrivers:
         assert device.quirks.get_once == (vendor == "mbochs")
         assert device.quirks.get_when_borrowed == (vendor != "mbochs")
         assert device.quirks.size_in_pages == (vendor == "i915")
+
+
+class TestQuirks:
+    @pytest.mark.parametrize(
+        ("identity", "like"),
+        [
+            (Identity(vendor="mbochs"), Identity(vendor="mbochs", driver="mbochs")),
+            (Identity(driver="mbochs"), Identity(vendor="mbochs")),
+            (Identity(driver="vfio_mdev"), Identity()),
+            (Identity(vendor="acme"), Identity(vendor="mdpy")),
+        ],
+    )
+    def test_the_vendor_counts_and_then_the_driver(self, identity: Identity, like: Identity) -> None:
+        """Where the type's link is missing, the driver's name says it; vfio_mdev is everybody's."""
+        assert quirks_of(identity) is quirks_of(like)
+
+    def test_an_unknown_driver_may_be_any(self) -> None:
+        """Also one that must not be asked for a dma-buf while a VM uses it."""
+        assert (quirks_of(Identity()).known, quirks_of(Identity()).get_when_borrowed) == (False, False)
+        assert (quirks_of(Identity(vendor="acme")).known, quirks_of(Identity(vendor="acme")).get_when_borrowed) == (
+            True,
+            True,
+        )
+
+    def test_nvidias_console_is_mapped_once(self) -> None:
+        """The hint is NVIDIA's alone."""
+        assert "one mapping" in quirks_of(Identity(vendor="nvidia")).region_hint
+        assert [quirks_of(Identity(vendor=vendor)).region_hint for vendor in ("i915", "mbochs", "mdpy", "")] == [""] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"plane": CURSOR, "x": 5, "y": 6, "x_hot": 1, "stride": 4096}, True),
+        ({"dmabuf_id": 2}, False),
+        ({"region_index": 1}, False),
+        ({"offset": 4096}, False),
+        ({"width": 63}, False),
+        ({"height": 63}, False),
+    ],
+)
+def test_planes_of_the_same_memory(change: dict[str, Any], same: bool) -> None:
+    """Id or region, start and size: what differs otherwise does not make a cursor of the primary plane."""
+    numbers = {"fourcc": XR24, "width": 64, "height": 64, "stride": 256, "size": 1 << 20, "dmabuf_id": 1}
+    one, other = SurfaceInfo(**numbers), SurfaceInfo(**numbers | change)  # type: ignore[arg-type]
+    assert same_memory(one, other) is same

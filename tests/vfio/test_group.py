@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,11 @@ from mdevdisplay.errors import (
     NoVfio,
     TimedOut,
 )
-from mdevdisplay.host import open_device
+from mdevdisplay.host import locate, open_device
 from mdevdisplay.testing import FakeKernel, Gvt, Mdpy, Mtty, Nvidia
-from mdevdisplay.vfio import uapi
+from mdevdisplay.vfio import Device, uapi
+from mdevdisplay.vfio import device as vfio_device
+from mdevdisplay.vfio.group import open_by_group
 
 
 def test_the_legacy_way_in_its_order(kernel: FakeKernel) -> None:
@@ -133,7 +136,7 @@ class TestInTheWay:
             open_device(driver.name)
         assert "vfio_iommu_type1" in caught.value.hint
 
-    @pytest.mark.parametrize("number", [errno.ENODEV, errno.ENXIO, errno.ENOENT])
+    @pytest.mark.parametrize("number", [errno.ENODEV, errno.ENXIO])
     def test_the_group_goes_away_between_listing_and_opening(self, kernel: FakeKernel, number: int) -> None:
         """DeviceGone, not NoVfio: the container was there."""
         driver = kernel.add(Mdpy())
@@ -141,6 +144,34 @@ class TestInTheWay:
         with pytest.raises(DeviceGone, match="/dev/vfio/1 failed") as caught:
             open_device(driver.name)
         assert "mdevdisplay list" in caught.value.hint
+
+    def test_a_device_that_goes_away_between_listing_and_opening(
+        self, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No node and nothing in sysfs any more: it was removed."""
+        driver = kernel.add(Mdpy())
+
+        def vanish(*arguments: Any, **options: Any) -> Device:
+            driver.vanish()
+            return open_by_group(*arguments, **options)
+
+        monkeypatch.setattr(locate, "open_by_group", vanish)
+        with pytest.raises(DeviceGone, match="/dev/vfio/1 failed: ENOENT"):
+            open_device(driver.name)
+
+    def test_a_device_that_cannot_be_taken_over_leaks_nothing(
+        self, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Device, group and container are let go, in this order."""
+
+        def fail(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        driver = kernel.add(Mdpy())
+        monkeypatch.setattr(vfio_device, "PlaneQuery", fail)
+        with pytest.raises(MemoryError):
+            open_device(driver.name)
+        assert kernel.calls.releases() == [f"close {driver.name}", "close group 1", "close container"]
 
     def test_another_errno_of_a_node(self, kernel: FakeKernel) -> None:
         """Anything else is DriverError with its errno."""

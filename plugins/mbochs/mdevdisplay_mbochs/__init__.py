@@ -7,12 +7,14 @@ region 2 (samples/vfio-mdev/mbochs.c, mbochs_check_framebuffer).
 
 from __future__ import annotations
 
+import time
+
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import BadSurface
+from mdevdisplay.errors import BadSurface, GuestChangingMode
 from mdevdisplay.hookspecs import hookimpl
 from mdevdisplay.region import Mappable
 from mdevdisplay.source import Source
-from mdevdisplay.surface import Match, PlaneType, Refusal, SurfaceInfo
+from mdevdisplay.surface import Match, PlaneType, Refusal, RegionInfo, SurfaceInfo
 from mdevdisplay.vfio import Device, GfxKind, ReadOnlyAccess, RegisterRange
 
 HOOKSPEC_VERSION = (1, 0)
@@ -23,6 +25,8 @@ _VBE_BASE = 0x500
 _VBE_X_OFFSET = 8
 _VBE_Y_OFFSET = 9
 _BYTES_PER_PIXEL = 4
+_BACK_OFF = (0.0, 0.002, 0.005, 0.010, 0.020, 0.040)
+"""Seconds before each look at the registers: a guest that flips three buffers at 60 Hz is back after 50 ms."""
 
 
 @hookimpl
@@ -56,17 +60,35 @@ def create_dmabuf(source: Device, surface: SurfaceInfo) -> DmaBuf:
 
 @hookimpl
 def query_region(source: Device, surface: SurfaceInfo) -> Mappable:
-    """Return region 0 with the start of the picture as the VBE registers have it now."""
+    """Return region 0 with the start of the picture, from the VBE registers.
+
+    The registers are the guest's and may be another mode's by now. So they are believed only if they are the same
+    before and after a query that answers this surface.
+    """
     registers = source.region(_MMIO_REGION)
     if registers is None:
         raise BadSurface("the device has no region 2 with its VBE registers", device=source.locator)
-    # the driver answers reads of exactly two bytes
+    for delay in _BACK_OFF:
+        time.sleep(delay)
+        before = _start(source, registers)
+        # by value: once another surface was seen, the same answer is another object; mbochs never gives an id again
+        if source.query_plane(PlaneType.PRIMARY, GfxKind.DMABUF) == surface and _start(source, registers) == before:
+            x, y = before
+            return source.mappable(_VRAM_REGION, pixel_offset=y * surface.stride + x * _BYTES_PER_PIXEL)
+    raise GuestChangingMode(
+        f"the guest shows another framebuffer than {surface.describe()}, {len(_BACK_OFF)} times",
+        device=source.locator,
+        hint="it is setting a mode or flipping buffers; try again",
+    )
+
+
+def _start(source: Device, registers: RegionInfo) -> tuple[int, int]:
+    """Return X_OFFSET and Y_OFFSET; the driver answers reads of exactly two bytes."""
     x, y = (
         int.from_bytes(source.pread(registers, _register(number), 2), "little")
         for number in (_VBE_X_OFFSET, _VBE_Y_OFFSET)
     )
-    start = y * surface.stride + x * _BYTES_PER_PIXEL
-    return source.mappable(_VRAM_REGION, pixel_offset=start)
+    return x, y
 
 
 def _register(number: int) -> int:

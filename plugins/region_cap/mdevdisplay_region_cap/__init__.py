@@ -10,7 +10,7 @@ from mdevdisplay.hookspecs import hookimpl
 from mdevdisplay.region import Mappable
 from mdevdisplay.source import Source
 from mdevdisplay.surface import Match, PlaneType, Refusal, SurfaceInfo
-from mdevdisplay.vfio import Device, GfxKind
+from mdevdisplay.vfio import Device, GfxKind, same_memory
 
 HOOKSPEC_VERSION = (1, 0)
 
@@ -37,16 +37,7 @@ def get_surface_info(source: Device, plane: PlaneType, output: int) -> SurfaceIn
     if plane is _PRIMARY:
         return source.query_plane(plane, _KIND)
     surface, primary = source.query_plane(plane, _KIND), source.query_plane(_PRIMARY, _KIND)
-    return None if surface is None or primary is None or _same_picture(surface, primary) else surface
-
-
-def _same_picture(one: SurfaceInfo, other: SurfaceInfo) -> bool:
-    return (one.region_index, one.fourcc, one.width, one.height) == (
-        other.region_index,
-        other.fourcc,
-        other.width,
-        other.height,
-    )
+    return None if surface is None or primary is None or same_memory(surface, primary) else surface
 
 
 @hookimpl

@@ -68,7 +68,7 @@ def diagnose(source: SimulatedSource) -> list[Finding]:
     findings = [
         Finding(
             cause=f"simulated-{name}",
-            evidence=f"the locator asks for fault {name}: {FAULTS[name].effect}, as {FAULTS[name].source} does",
+            evidence=f"the locator asks for fault {name}: {FAULTS[name].effect} (who does so: {FAULTS[name].source})",
             remedy=f"leave {name} out of the locator's fault=",
         )
         for name, _ in source.options.faults

@@ -7,7 +7,7 @@ from mdevdisplay.errors import DeviceNotFound, from_oserror
 from mdevdisplay.region import Mappable
 from mdevdisplay.source import Identity, Source
 from mdevdisplay.surface import PlaneType, SurfaceInfo
-from mdevdisplay.vfio import DmaBufCache, GfxKind, PlaneQuery, ProbeAnswer, Quirks
+from mdevdisplay.vfio import DmaBufCache, GfxKind, PlaneQuery, ProbeAnswer, Quirks, same_memory
 from mdevdisplay.vfio.gfx import probe
 from mdevdisplay_simulated.memory import UDMABUF
 from mdevdisplay_simulated.options import Options, parse
@@ -76,12 +76,7 @@ class SimulatedSource(Source):
     def _is_primary(self, surface: SurfaceInfo) -> bool:
         """Whether a cursor is the primary plane again, as mdpy and NVIDIA answer."""
         primary = self._primary or self.query_plane(PlaneType.PRIMARY)
-        return primary is not None and (surface.dmabuf_id, surface.region_index, surface.width, surface.height) == (
-            primary.dmabuf_id,
-            primary.region_index,
-            primary.width,
-            primary.height,
-        )
+        return primary is not None and same_memory(surface, primary)
 
     def get_dmabuf(self, surface: SurfaceInfo) -> DmaBuf | None:
         """Return the dma-buf of a surface, the caller's own; None where it has none."""
