@@ -40,15 +40,17 @@ def per_call(call: Callable[[], object], seconds: float = 0.05) -> float:
         count = max(count * 2, int(count * seconds / max(spent, 1e-9)))
 
 
-def interleaved(*calls: Callable[[], object], rounds: int = 15) -> list[float]:
-    """Return the median seconds of one call of each, measured in turns."""
+def interleaved(
+    *calls: Callable[[], object], rounds: int = 15, pick: Callable[[list[float]], float] = statistics.median
+) -> list[float]:
+    """Return the seconds of one call of each, measured in turns: the median of the rounds, or what ``pick`` picks."""
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
     for _ in range(rounds):
         for place, call in enumerate(calls):
             times[place].append(per_call(call))
-    return [statistics.median(values) for values in times]
+    return [pick(values) for values in times]
 
 
 def run_time(*commands: Sequence[str], rounds: int = 15) -> list[float]:

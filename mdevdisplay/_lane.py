@@ -51,6 +51,7 @@ class Lane:
                 self.wait(me)
             return call()
         finally:
+            # no call before the turn is given back: a signal's handler may run at the start of one
             if 0 in self.holder and self.holder[0] is me:
                 del self.holder[0]
                 if self.waiting:

@@ -162,13 +162,17 @@ class Display:
                 if lane.waiting or holder.setdefault(0, me) is not me:
                     lane.wait(me)
                 surface = backend.hook(backend.source, plane, self._output)
-            except Exception as error:  # noqa: BLE001 - a backend may raise anything
-                backend.reraise(error)
-            finally:
+            except BaseException as error:
                 if 0 in holder and holder[0] is me:
                     del holder[0]
                     if lane.waiting:
                         lane.wake()
+                if isinstance(error, Exception):
+                    backend.reraise(error)
+                raise
+            del holder[0]
+            if lane.waiting:
+                lane.wake()
             return surface if surface is self._last else self._changed(surface)
         return self._run(partial(self._reader.surface, plane), timeout)
 

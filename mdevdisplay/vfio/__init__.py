@@ -5,7 +5,7 @@ It takes descriptors and numbers; it knows neither /proc nor locators. `Device` 
 
 from mdevdisplay.vfio.device import Device, DeviceSummary, ReadOnlyAccess, RegisterRange
 from mdevdisplay.vfio.edid import Edid
-from mdevdisplay.vfio.gfx import DmaBufCache, GfxKind, PlaneQuery, ProbeAnswer, decode_plane, same_memory
+from mdevdisplay.vfio.gfx import DmaBufCache, GfxKind, ProbeAnswer, decode_plane, plane_query, same_memory
 from mdevdisplay.vfio.quirks import Quirks, quirks_of
 
 __all__ = [
@@ -14,12 +14,12 @@ __all__ = [
     "DmaBufCache",
     "Edid",
     "GfxKind",
-    "PlaneQuery",
     "ProbeAnswer",
     "Quirks",
     "ReadOnlyAccess",
     "RegisterRange",
     "decode_plane",
+    "plane_query",
     "quirks_of",
     "same_memory",
 ]

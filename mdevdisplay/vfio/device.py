@@ -23,7 +23,7 @@ from mdevdisplay.source import Identity, Source
 from mdevdisplay.surface import PlaneType, RegionInfo, SurfaceInfo
 from mdevdisplay.vfio import uapi
 from mdevdisplay.vfio.edid import HEADER_SIZE, Edid, decode_edid, decode_header
-from mdevdisplay.vfio.gfx import DmaBufCache, GfxKind, PlaneQuery, ProbeAnswer, probe
+from mdevdisplay.vfio.gfx import DmaBufCache, GfxKind, ProbeAnswer, plane_query, probe
 from mdevdisplay.vfio.quirks import quirks_of
 from mdevdisplay.vfio.regions import get_region_info
 
@@ -119,7 +119,7 @@ class Device(Source):
             self._regions: dict[int, RegionInfo | None] = {}
             query = bound_ioctl(fd)
             self._asks: dict[GfxKind, dict[PlaneType, Callable[[], SurfaceInfo | None]]] = {
-                kind: {plane: PlaneQuery(query, plane, kind, self.quirks, locator).ask for plane in PlaneType}
+                kind: {plane: plane_query(query, plane, kind, self.quirks, locator) for plane in PlaneType}
                 for kind in GfxKind
             }
             self._dmabufs = DmaBufCache(partial(ioctl, fd), self.quirks, locator, borrowed=borrowed)
@@ -266,7 +266,7 @@ class Device(Source):
         return answer
 
     def query_plane(self, plane: PlaneType, kind: GfxKind) -> SurfaceInfo | None:
-        """Ask what a plane shows now; None for nothing. See `mdevdisplay.vfio.gfx.PlaneQuery`."""
+        """Ask what a plane shows now; None for nothing. See `mdevdisplay.vfio.gfx.plane_query`."""
         try:
             ask = self._asks[kind][plane]
         except KeyError:

@@ -7,6 +7,7 @@ import errno
 import resource
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from ctypes import sizeof
 
 import attrs
@@ -26,7 +27,7 @@ from mdevdisplay.vfio import uapi
 from mdevdisplay.vfio.quirks import Quirks, quirks_of_exporter
 from mdevdisplay.vfio.regions import Ioctl
 
-__all__ = ["DmaBufCache", "GfxKind", "PlaneQuery", "ProbeAnswer", "decode_plane", "probe", "same_memory"]
+__all__ = ["DmaBufCache", "GfxKind", "ProbeAnswer", "decode_plane", "plane_query", "probe", "same_memory"]
 
 _QUERY = uapi.VFIO_DEVICE_QUERY_GFX_PLANE
 _SIZE = sizeof(uapi.vfio_device_gfx_plane_info)
@@ -147,69 +148,62 @@ def same_memory(one: SurfaceInfo, other: SurfaceInfo) -> bool:
     )
 
 
-class PlaneQuery:
-    """Asks for one plane again and again. The same answer gives the same SurfaceInfo object.
+def plane_query(
+    ioctl: Ioctl, plane: PlaneType, kind: GfxKind, quirks: Quirks, device: str = ""
+) -> Callable[[], SurfaceInfo | None]:
+    """Return a function that asks for one plane. The same answer gives the same SurfaceInfo object.
 
-    Not thread-safe: one query at a time a device, which is the framework's rule anyhow.
+    It is a function with variables of its own rather than an object, because it runs for every frame and reading them
+    so is quicker. Not thread-safe: one query at a time a device, which is the framework's rule anyhow.
+
+    The function returns None where the plane shows nothing, and raises `BadSurface` where the numbers contradict each
+    other, `GuestChangingMode` where the driver could not decode the plane for about 150 ms, and other errors of ours
+    where it refused.
     """
+    fresh = _request(kind, plane).copy
+    last = bytearray()
+    surface: SurfaceInfo | None = None
 
-    __slots__ = ("_device", "_fresh", "_ioctl", "_kind", "_last", "_plane", "_quirks", "_surface")
-
-    def __init__(self, ioctl: Ioctl, plane: PlaneType, kind: GfxKind, quirks: Quirks, device: str = "") -> None:
-        self._ioctl = ioctl
-        self._plane = plane
-        self._kind = kind
-        self._quirks = quirks
-        self._device = device
-        self._fresh = _request(kind, plane).copy
-        self._last = bytearray()
-        self._surface: SurfaceInfo | None = None
-
-    def ask(self) -> SurfaceInfo | None:
-        """Query once; None where the plane shows nothing.
-
-        Raises:
-            BadSurface: the numbers contradict each other.
-            GuestChangingMode: the driver could not decode the plane for about 150 ms.
-            MdevDisplayError: the driver refused.
-        """
-        answer = self._fresh()
+    def ask() -> SurfaceInfo | None:
+        nonlocal last, surface
+        answer = fresh()
         try:
-            self._ioctl(_QUERY, answer)
+            ioctl(_QUERY, answer)
         except OSError as error:
-            answer = self._retry(error)
-        if answer == self._last:
-            return self._surface
-        surface = decode_plane(answer, self._kind, self._plane, quirks=self._quirks, device=self._device)
-        self._last, self._surface = answer, surface
+            answer = _retry(ioctl, fresh, error, plane, device)
+        if answer == last:
+            return surface
+        surface = decode_plane(answer, kind, plane, quirks=quirks, device=device)
+        last = answer
         return surface
 
-    def _retry(self, error: OSError) -> bytearray:
-        """Ask again as long as the driver's refusal is one that passes, and return its answer.
+    return ask
 
-        mbochs answers ENOMEM to the first query of every new mode (mbochs_query_gfx_plane drops the result of its
-        allocation) and the next one succeeds. GVT-g answers EINVAL or EFAULT while the guest sets a mode.
-        """
-        delays = iter((0.0, *_BACK_OFF) if error.errno in (errno.ENOMEM, errno.EINTR) else _BACK_OFF)
-        while error.errno in (errno.EINVAL, errno.EFAULT, errno.ENOMEM, errno.EINTR):
-            delay = next(delays, None)
-            if delay is None:
-                doing = f"QUERY_GFX_PLANE of the {self._plane.name.lower()} plane, {len(_BACK_OFF)} times"
-                hint = "the guest is setting a mode, or its framebuffer cannot be decoded by the driver; try again"
-                raise from_oserror(
-                    error, device=self._device, doing=doing, hint=hint, kind=GuestChangingMode
-                ) from error
-            if delay:
-                time.sleep(delay)
-            answer = self._fresh()
-            try:
-                self._ioctl(_QUERY, answer)
-            except OSError as later:
-                error = later
-            else:
-                return answer
-        doing = f"QUERY_GFX_PLANE of the {self._plane.name.lower()} plane"
-        raise from_oserror(error, device=self._device, doing=doing) from error
+
+def _retry(ioctl: Ioctl, fresh: Callable[[], bytearray], error: OSError, plane: PlaneType, device: str) -> bytearray:
+    """Ask again as long as the driver's refusal is one that passes, and return its answer.
+
+    mbochs answers ENOMEM to the first query of every new mode (mbochs_query_gfx_plane drops the result of its
+    allocation) and the next one succeeds. GVT-g answers EINVAL or EFAULT while the guest sets a mode.
+    """
+    doing = f"QUERY_GFX_PLANE of the {plane.name.lower()} plane"
+    delays = iter((0.0, *_BACK_OFF) if error.errno in (errno.ENOMEM, errno.EINTR) else _BACK_OFF)
+    while error.errno in (errno.EINVAL, errno.EFAULT, errno.ENOMEM, errno.EINTR):
+        delay = next(delays, None)
+        if delay is None:
+            doing = f"{doing}, {len(_BACK_OFF)} times"
+            hint = "the guest is setting a mode, or its framebuffer cannot be decoded by the driver; try again"
+            raise from_oserror(error, device=device, doing=doing, hint=hint, kind=GuestChangingMode) from error
+        if delay:
+            time.sleep(delay)
+        answer = fresh()
+        try:
+            ioctl(_QUERY, answer)
+        except OSError as later:
+            error = later
+        else:
+            return answer
+    raise from_oserror(error, device=device, doing=doing) from error
 
 
 def _most_buffers() -> int:
@@ -255,7 +249,7 @@ class DmaBufCache:
         return len(self._kept)
 
     def get(self, surface: SurfaceInfo) -> DmaBuf:
-        """Return a DmaBuf of the caller's own for a surface that `PlaneQuery` returned.
+        """Return a DmaBuf of the caller's own for a surface that `plane_query` returned.
 
         Raises:
             TooManyBuffers: the exporter's buffers must be kept and the guest has used too many.

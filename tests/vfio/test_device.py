@@ -55,7 +55,7 @@ class TestTakingOver:
         def fail(*_: object, **__: object) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(vfio_device, "PlaneQuery", fail)
+        monkeypatch.setattr(vfio_device, "plane_query", fail)
         fd = kernel.open_descriptor(kernel.add(Mdpy()))
         with pytest.raises(MemoryError):
             Device(fd, "fd:7")

@@ -168,7 +168,7 @@ class TestInTheWay:
             raise MemoryError
 
         driver = kernel.add(Mdpy())
-        monkeypatch.setattr(vfio_device, "PlaneQuery", fail)
+        monkeypatch.setattr(vfio_device, "plane_query", fail)
         with pytest.raises(MemoryError):
             open_device(driver.name)
         assert kernel.calls.releases() == [f"close {driver.name}", "close group 1", "close container"]

@@ -32,10 +32,10 @@ def probe(source: Source) -> Match | Refusal:
 @hookimpl
 def get_surface_info(source: Device, plane: PlaneType, output: int) -> SurfaceInfo | None:
     """Query a plane. mdpy and NVIDIA ignore the plane's type: a cursor that lies where the primary does is none."""
+    if plane is _PRIMARY and not output:
+        return source.query_plane(plane, _KIND)
     if output or plane is _OVERLAY:
         return None
-    if plane is _PRIMARY:
-        return source.query_plane(plane, _KIND)
     surface, primary = source.query_plane(plane, _KIND), source.query_plane(_PRIMARY, _KIND)
     return None if surface is None or primary is None or same_memory(surface, primary) else surface
 

@@ -7,7 +7,7 @@ from mdevdisplay.errors import DeviceNotFound, from_oserror
 from mdevdisplay.region import Mappable
 from mdevdisplay.source import Identity, Source
 from mdevdisplay.surface import PlaneType, SurfaceInfo
-from mdevdisplay.vfio import DmaBufCache, GfxKind, PlaneQuery, ProbeAnswer, Quirks, same_memory
+from mdevdisplay.vfio import DmaBufCache, GfxKind, ProbeAnswer, Quirks, plane_query, same_memory
 from mdevdisplay.vfio.gfx import probe
 from mdevdisplay_simulated.memory import UDMABUF
 from mdevdisplay_simulated.options import Options, parse
@@ -51,7 +51,7 @@ class SimulatedSource(Source):
         self.kind = GfxKind.REGION if self.options.via == "region" else GfxKind.DMABUF
         quirks = _quirks(self.options)
         self._queries = {
-            plane: PlaneQuery(self.driver.ioctl, plane, self.kind, quirks, locator)
+            plane: plane_query(self.driver.ioctl, plane, self.kind, quirks, locator)
             for plane in (PlaneType.PRIMARY, PlaneType.CURSOR)
         }
         self._dmabufs = DmaBufCache(self.driver.ioctl, quirks, locator)
@@ -66,7 +66,7 @@ class SimulatedSource(Source):
         """Ask what a plane shows now; None for nothing."""
         if self._closed:
             self.check_open()
-        surface = self._queries[plane].ask()
+        surface = self._queries[plane]()
         if plane is PlaneType.PRIMARY:
             self._primary = surface
         elif surface is not None and self._is_primary(surface):
