@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pytest
+from gate import Gate
 from hypothesis import HealthCheck, settings
 
 from mdevdisplay.host import HostRoot, list_mdevs
@@ -65,3 +66,11 @@ def opened(kernel: FakeKernel) -> Iterator[Opener]:
     yield open_one
     for device in devices:
         device.close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A driver that hangs until the test opens it, and at the latest after the test."""
+    gate = Gate()
+    yield gate
+    gate.open()

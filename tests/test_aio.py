@@ -4,13 +4,14 @@ import asyncio
 import gc
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from gate import Gate
 from pixels.holdings import eventually, holdings, nothing_new_since
 from pixels.vendor import installed
 
@@ -36,28 +37,6 @@ from mdevdisplay_simulated import read_counter
 
 MODES = "modes=64x64/320x200/128x96/65x67,mode_every=1,step=2"
 SIZES = [(64, 64), (320, 200), (128, 96), (65, 67)]
-
-
-class Gate:
-    """Holds back what calls it, as a driver that hangs, until it is opened."""
-
-    def __init__(self) -> None:
-        self.waiting = 0
-        self._open = threading.Event()
-
-    def __call__(self, *_: object) -> None:
-        self.waiting += 1
-        assert self._open.wait(60)
-
-    def open(self) -> None:
-        self._open.set()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

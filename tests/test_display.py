@@ -17,6 +17,7 @@ from types import ModuleType
 import attrs
 import numpy as np
 import pytest
+from gate import Gate
 from pixels.holdings import eventually, holdings, nothing_new_since, shared_mappings
 from pixels.vendor import installed
 
@@ -55,31 +56,6 @@ def acme(tmp_path: Path) -> Iterator[ModuleType]:
     with installed(tmp_path) as module:
         yield module
         assert all(source.closed for source in module.opened)
-
-
-class Gate:
-    """Holds back what calls it, as a driver that hangs, until it is opened."""
-
-    def __init__(self) -> None:
-        self.waiting = 0
-        self._open = threading.Event()
-
-    def __call__(self, *_: object) -> None:
-        self.waiting += 1
-        assert self._open.wait(60)
-
-    def open(self) -> None:
-        self._open.set()
-
-    def shut(self) -> None:
-        self._open.clear()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()
 
 
 # opening
