@@ -12,9 +12,11 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers take it for true; importing typing would cost as much as Python's own start
 if TYPE_CHECKING:
     from mdevdisplay.aio import AsyncDisplay, aopen
-    from mdevdisplay.display import Display, backends, devices, open  # noqa: A004 - the name that people expect
+    from mdevdisplay.backend_info import BackendInfo
+    from mdevdisplay.connecting import backends
+    from mdevdisplay.display import Display, devices, open, open_fd  # noqa: A004 - the name that people expect
     from mdevdisplay.dmabuf import DmaBuf
-    from mdevdisplay.errors import MdevDisplayError, NothingDisplayed, TimedOut
+    from mdevdisplay.errors import MdevDisplayError, NothingDisplayed, TimedOut, VmGone
     from mdevdisplay.formats import fourcc, fourcc_name, modifier_name
     from mdevdisplay.hookspecs import hookimpl
     from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AsyncDisplay": "aio",
+    "BackendInfo": "backend_info",
     "Blank": "pixels.frame",
     "DeviceInfo": "source",
     "Display": "display",
@@ -40,20 +43,23 @@ _HOME = {
     "Source": "source",
     "SurfaceInfo": "surface",
     "TimedOut": "errors",
+    "VmGone": "errors",
     "aopen": "aio",
-    "backends": "display",
+    "backends": "connecting",
     "devices": "display",
     "fourcc": "formats",
     "fourcc_name": "formats",
     "hookimpl": "hookspecs",
     "modifier_name": "formats",
     "open": "display",
+    "open_fd": "display",
 }
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncDisplay",
+    "BackendInfo",
     "Blank",
     "DeviceInfo",
     "Display",
@@ -71,6 +77,7 @@ __all__ = [
     "Source",
     "SurfaceInfo",
     "TimedOut",
+    "VmGone",
     "aopen",
     "backends",
     "devices",
@@ -79,6 +86,7 @@ __all__ = [
     "hookimpl",
     "modifier_name",
     "open",
+    "open_fd",
 ]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pluggy
 
+from mdevdisplay.backend_info import BackendInfo
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import (
     AmbiguousBackend,
@@ -142,8 +143,19 @@ class Backend:
         """The backend's name."""
         return self.plugin.name
 
+    def info(self) -> BackendInfo:
+        """Return what there is to know of it as a value."""
+        return BackendInfo(
+            name=self.name,
+            distribution=self.plugin.distribution,
+            version=self.plugin.version,
+            match=self.match,
+            refusals=dict(self.refusals),
+        )
+
     def _unbind(self) -> None:
         def closed(*_: object) -> None:
+            self.source.check_open()
             raise Closed("the display was closed before", device=self.source.locator, hint="open it again")
 
         self.hook = closed
@@ -206,6 +218,7 @@ class Backend:
 
     def diagnose(self) -> tuple[Finding, ...]:
         """Return what the backend itself knows about the state of the device."""
+        self.source.check_open()
         if "diagnose" not in self.plugin.implementations:
             return ()
         return tuple(self.plugin.call_all("diagnose", Finding, self.source, device=self.source.locator))

@@ -12,13 +12,15 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from mdevdisplay._lane import Lane
-from mdevdisplay._manager import Backend
-from mdevdisplay.display import GRACE, WAIT_STEP, connect
+from mdevdisplay.backend_info import BackendInfo
+from mdevdisplay.display import GRACE, WAIT_STEP, is_isolated, make_reader, source_of
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import Closed, NothingDisplayed, TimedOut
+from mdevdisplay.errors import Closed, DeviceGone, MdevDisplayError, NothingDisplayed, TimedOut
 from mdevdisplay.pixels.frame import Blank, Frame
 from mdevdisplay.pixels.layout import Raw
-from mdevdisplay.reader import Readability, Reader
+from mdevdisplay.reader import Readability
+from mdevdisplay.reading import DisplayReader
+from mdevdisplay.reconnect import ReconnectingReader
 from mdevdisplay.source import Finding, Identity, Source
 from mdevdisplay.stream import ModeChangePatience, Pace
 from mdevdisplay.surface import PlaneType, SurfaceInfo
@@ -53,12 +55,19 @@ async def _run(
 
 @asynccontextmanager
 async def aopen(
-    locator: str, *, backend: str | None = None, output: int = 0, timeout: float | None = None
+    locator: str,
+    *,
+    backend: str | None = None,
+    output: int = 0,
+    timeout: float | None = None,
+    isolated: bool | None = False,
+    reconnect: bool = False,
 ) -> AsyncGenerator[AsyncDisplay]:
     """Open a display for the length of an ``async with`` block; see `mdevdisplay.open`."""
     lane = Lane(locator)
     try:
-        reader = await _run(lane, partial(connect, locator, backend, output), timeout, late=Reader.close)
+        connecting = partial(make_reader, lane, locator, backend, output, isolated=isolated, reconnect=reconnect)
+        reader = await _run(lane, connecting, timeout, late=lambda late: late.close())
     except BaseException:
         lane.stop()
         raise
@@ -72,37 +81,45 @@ class AsyncDisplay:
     Arguments, results and errors are those of `mdevdisplay.display.Display`.
     """
 
-    def __init__(self, reader: Reader, lane: Lane, *, timeout: float | None = None) -> None:
+    def __init__(self, reader: DisplayReader, lane: Lane, *, timeout: float | None = None) -> None:
         """Take over a reader and its lane; `aopen` makes both."""
         self._reader = reader
         self._lane = lane
         self._timeout = timeout
         self._ended = asyncio.Event()
+        self._borne: tuple[type[MdevDisplayError], ...] = (NothingDisplayed, *ModeChangePatience.BORNE)
+        if isinstance(reader, ReconnectingReader):
+            self._borne = (*self._borne, DeviceGone)
 
     @property
     def locator(self) -> str:
         """How the display was named."""
-        return self._reader.source.locator
+        return self._reader.locator
 
     @property
     def source(self) -> Source:
-        """The open device. Call it only while nobody calls the display."""
-        return self._reader.source
+        """The open device; see `mdevdisplay.display.Display.source`."""
+        return source_of(self._reader)
 
     @property
     def identity(self) -> Identity:
         """Driver, vendor, type and parent of the device."""
-        return self._reader.source.identity
+        return self._reader.identity
 
     @property
     def borrowed(self) -> bool:
         """Whether another process owns the device."""
-        return self._reader.source.borrowed
+        return self._reader.borrowed
 
     @property
-    def backend(self) -> Backend:
+    def backend(self) -> BackendInfo:
         """The chosen backend."""
-        return self._reader.backend
+        return self._reader.backend_info
+
+    @property
+    def isolated(self) -> bool:
+        """Whether a process of its own reads the device."""
+        return is_isolated(self._reader)
 
     @property
     def closed(self) -> bool:
@@ -123,7 +140,7 @@ class AsyncDisplay:
         while True:
             try:
                 return await self._call(partial(self._reader.capture, plane), timeout)
-            except (NothingDisplayed, *ModeChangePatience.BORNE):
+            except self._borne:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise

@@ -7,38 +7,37 @@ import warnings
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
 from mdevdisplay._lane import Lane
-from mdevdisplay._manager import Backend, Manager, load
+from mdevdisplay.backend_info import BackendInfo
+from mdevdisplay.connecting import backends, connect, connect_fd
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import Closed, MdevDisplayError, NothingDisplayed, TimedOut
-from mdevdisplay.host.devices import list_mdevs
-from mdevdisplay.host.locate import host_name, open_device
+from mdevdisplay.errors import Closed, DeviceGone, MdevDisplayError, NothingDisplayed, TimedOut
+from mdevdisplay.following import follow
+from mdevdisplay.host.handed import Words
+from mdevdisplay.host.listing import list_host_devices
+from mdevdisplay.host.locate import held_elsewhere
 from mdevdisplay.host.root import HostRoot
 from mdevdisplay.pixels.frame import Frame
 from mdevdisplay.pixels.layout import Raw
 from mdevdisplay.reader import Readability, Reader
+from mdevdisplay.reading import DisplayReader
+from mdevdisplay.reconnect import ReconnectingReader, check_returns
 from mdevdisplay.source import DeviceInfo, Finding, Identity, Source
 from mdevdisplay.stream import FrameStream, ModeChangePatience
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.vfio.edid import Edid
 
-__all__ = ["Display", "backends", "connect", "devices", "open"]
+__all__ = ["Display", "backends", "devices", "list_devices", "open", "open_fd"]
 
 T = TypeVar("T")
 WAIT_STEP = 0.05
 """Seconds between two looks at a plane that shows nothing."""
 GRACE = 0.2
 """Seconds that close() waits for a driver after an error."""
-
-
-@cache
-def backends() -> Manager:
-    """Return the installed backends; they are loaded once a process."""
-    return load()
 
 
 def devices(root: HostRoot | None = None) -> list[DeviceInfo]:
@@ -52,49 +51,138 @@ def devices(root: HostRoot | None = None) -> list[DeviceInfo]:
 
 def list_devices(root: HostRoot | None = None) -> tuple[list[DeviceInfo], list[MdevDisplayError]]:
     """Return the devices, and the errors of the backends that could not list theirs."""
-    found = [device.info() for device in list_mdevs(root or HostRoot.from_environment())]
+    found = list_host_devices(root or HostRoot.from_environment())
     listed, errors = backends().list_devices()
     return found + listed, errors
 
 
-def connect(locator: str, backend: str | None, output: int) -> Reader:
-    """Open a device and choose its backend: what `open` does, in the calling thread and without a deadline."""
-    manager = backends()
-    source: Source | None = None
-    if host_name(locator) is None:  # no backend stands between the host and its own devices
-        source = manager.open_locator(locator)
-    source = source or open_device(locator)
-    try:
-        return Reader(source, manager.choose(source, backend), output=output)
-    except BaseException:
-        source.close()
-        raise
-
-
 def open(  # noqa: A001 - mdevdisplay.open is the name that people expect
-    locator: str, *, backend: str | None = None, output: int = 0, timeout: float | None = None
+    locator: str,
+    *,
+    backend: str | None = None,
+    output: int = 0,
+    timeout: float | None = None,
+    isolated: bool | None = False,
+    reconnect: bool = False,
 ) -> Display:
     """Open a display.
 
+    A device that another process holds, such as the VMM of a running VM, is borrowed from it: read, and nothing else,
+    and let go within a second of that process's end.
+
     Args:
-        locator: a UUID, a PCI address, libvirt's name of either, or a backend's own scheme such as ``sim:``.
+        locator: a UUID, a PCI address, libvirt's name of either; ``vm:NAME`` or ``vm:NAME/1``, ``pid:N``, a VM's bare
+            name; ``fd:N`` or ``unix:PATH`` for a descriptor that a launcher hands over; or a backend's own scheme such
+            as ``sim:``.
         backend: the name of the backend to use; None chooses by probing.
         output: the number of the output (head); VFIO devices have only 0.
         timeout: seconds that any call to the driver may take, this one included; None waits as long as it takes.
+        isolated: whether a process of its own reads the device, so that a hang, a crash or a SIGBUS costs this display
+            only; None for devices that another process holds.
+        reconnect: whether to open the display anew when its VM comes back.
 
     Raises:
-        LocatorError: not a locator.
-        DeviceNotFound, DeviceGone, DeviceBusy, NotPermitted, NoVfio: the device cannot be opened.
+        LocatorError: not a locator, or one that means several.
+        DeviceNotFound, DeviceGone, VmGone, DeviceBusy, NotPermitted, NoVfio: the device cannot be opened.
         NotADisplay, UnknownBackend, AmbiguousBackend: no backend reads it.
         TimedOut: the driver did not answer in time.
     """
     lane = Lane(locator)
+    connecting = partial(make_reader, lane, locator, backend, output, isolated=isolated, reconnect=reconnect)
     try:
-        reader = lane.run(partial(connect, locator, backend, output), timeout, late=Reader.close)
+        reader = lane.run(connecting, timeout, late=_close)
     except BaseException:
         lane.stop()
         raise
     return Display(reader, lane, timeout=timeout)
+
+
+def open_fd(
+    fd: int,
+    *,
+    device: str = "",
+    vm: str = "",
+    pid: int | None = None,
+    backend: str | None = None,
+    timeout: float | None = None,
+) -> Display:
+    """Open a display by a VFIO device descriptor that this program has, as a VMM or a launcher does.
+
+    The descriptor is duplicated and stays yours. The display is borrowed: it is only read.
+
+    Args:
+        fd: a VFIO device: from VFIO_GROUP_GET_DEVICE_FD, or a cdev that is bound.
+        device: its UUID or PCI address, where you know it; it decides what is special about its driver.
+        vm: the name of its VM, for messages.
+        pid: the VMM's process, whose end ends the reading; None where it is this one.
+        backend: the name of the backend to use; None chooses by probing.
+        timeout: seconds that any call to the driver may take.
+
+    Raises:
+        DeviceGone: the descriptor, or the process, does not exist.
+        NotADisplay, DriverError, UnknownBackend, AmbiguousBackend, TimedOut: see `open`.
+    """
+    locator = f"fd:{fd}"
+    lane = Lane(locator)
+
+    def connecting() -> Reader:
+        reader = connect_fd(fd, locator, Words(device=device, vm=vm, pid=pid), backend)
+        follow(reader, lane)
+        return reader
+
+    try:
+        reader = lane.run(connecting, timeout, late=_close)
+    except BaseException:
+        lane.stop()
+        raise
+    return Display(reader, lane, timeout=timeout)
+
+
+def make_reader(
+    lane: Lane, locator: str, backend: str | None, output: int, *, isolated: bool | None, reconnect: bool
+) -> DisplayReader:
+    """Return the reader that `open` and `aopen` put a display around. Runs in the lane."""
+    if isolated is None:
+        isolated = held_elsewhere(locator)
+
+    def plain() -> DisplayReader:
+        reader = connect(locator, backend, output)
+        follow(reader, lane)
+        return reader
+
+    def remote() -> DisplayReader:
+        from mdevdisplay.worker.client import RemoteReader
+
+        return RemoteReader(locator, backend=backend, output=output)
+
+    one = remote if isolated else plain
+    if not reconnect:
+        return one()
+    check_returns(locator)
+    return ReconnectingReader(one)
+
+
+def _close(reader: DisplayReader) -> None:
+    reader.close()
+
+
+def source_of(reader: DisplayReader) -> Source:
+    """Return a reader's own source, where there is one in this process."""
+    if isinstance(reader, Reader):
+        return reader.source
+    raise MdevDisplayError(
+        "an isolated display, or one that reconnects, has no device to be called directly",
+        device=reader.locator,
+        hint="open it with isolated=False and reconnect=False",
+        cause="isolated",
+    )
+
+
+def is_isolated(reader: DisplayReader) -> bool:
+    """Whether a process of its own reads the device."""
+    if isinstance(reader, ReconnectingReader):
+        return is_isolated(reader.last)
+    return not isinstance(reader, Reader)
 
 
 class Display:
@@ -104,41 +192,55 @@ class Display:
     the late call is finished and thrown away in the background.
     """
 
-    def __init__(self, reader: Reader, lane: Lane, *, timeout: float | None = None) -> None:
+    def __init__(self, reader: DisplayReader, lane: Lane, *, timeout: float | None = None) -> None:
         """Take over a reader and its lane; `mdevdisplay.open` makes both."""
         self._reader = reader
         self._lane = lane
         self._timeout = timeout
         self._closed = False
-        self._backend = reader.backend
-        self._output = reader.output
+        # only a reader of this process has a backend to be called directly
+        self._backend = reader.backend if isinstance(reader, Reader) else None
+        self._output = reader.output if isinstance(reader, Reader) else 0
+        self._quick = self._backend if timeout is None else None
+        self._borne: tuple[type[MdevDisplayError], ...] = (NothingDisplayed, *ModeChangePatience.BORNE)
+        if isinstance(reader, ReconnectingReader):
+            self._borne = (*self._borne, DeviceGone)
         self._last: SurfaceInfo | None = None
         self._streams: weakref.WeakSet[FrameStream] = weakref.WeakSet()
 
     @property
     def locator(self) -> str:
         """How the display was named."""
-        return self._reader.source.locator
+        return self._reader.locator
 
     @property
     def source(self) -> Source:
-        """The open device: a `mdevdisplay.vfio.Device` for one. Call it only while nobody calls the display."""
-        return self._reader.source
+        """The open device: a `mdevdisplay.vfio.Device` for one. Call it only while nobody calls the display.
+
+        Raises:
+            MdevDisplayError: the display is isolated or reconnects, so that its device is not at hand.
+        """
+        return source_of(self._reader)
 
     @property
     def identity(self) -> Identity:
         """Driver, vendor, type and parent of the device."""
-        return self._reader.source.identity
+        return self._reader.identity
 
     @property
     def borrowed(self) -> bool:
         """Whether another process owns the device."""
-        return self._reader.source.borrowed
+        return self._reader.borrowed
 
     @property
-    def backend(self) -> Backend:
+    def backend(self) -> BackendInfo:
         """The chosen backend: its name, why it was chosen, what the others answered."""
-        return self._backend
+        return self._reader.backend_info
+
+    @property
+    def isolated(self) -> bool:
+        """Whether a process of its own reads the device."""
+        return is_isolated(self._reader)
 
     @property
     def closed(self) -> bool:
@@ -153,9 +255,10 @@ class Display:
             GuestChangingMode: the guest sets a mode, and the driver cannot decode the plane.
             TimedOut, Closed, DeviceGone, DriverError.
         """
-        if timeout is None and self._timeout is None:
+        backend = self._quick
+        if timeout is None and backend is not None:
             # `Lane.here` and `Backend.get_surface_info` written out: this runs for every frame
-            lane, backend = self._lane, self._backend
+            lane = self._lane
             holder = lane.holder
             me = [plane]
             try:
@@ -198,7 +301,7 @@ class Display:
         while True:
             try:
                 return self._run(partial(self._reader.capture, plane), timeout)
-            except (NothingDisplayed, *ModeChangePatience.BORNE):
+            except self._borne:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
@@ -321,10 +424,12 @@ class Display:
                 self._lane.close(self._reader.close)
 
     def __repr__(self) -> str:
-        return f"<Display {self.locator!r} {self.backend.name}{' closed' if self._closed else ''}>"
+        state = (" isolated" if self.isolated else "") + (" closed" if self._closed else "")
+        return f"<Display {self.locator!r} {self.backend.name}{state}>"
 
     def _changed(self, surface: object) -> SurfaceInfo | None:
-        self._last = self._backend.checked(surface)
+        if self._backend is not None:
+            self._last = self._backend.checked(surface)
         return self._last
 
     def _check_open(self) -> None:

@@ -34,6 +34,8 @@ __all__ = [
     "UnknownBackend",
     "UnsupportedFormat",
     "UnsupportedModifier",
+    "VmGone",
+    "WorkerDied",
     "from_oserror",
     "translated",
 ]
@@ -91,6 +93,18 @@ class DeviceGone(MdevDisplayError):
     """The device was there and is not any more."""
 
     cause = "device-gone"
+
+
+class VmGone(DeviceGone):
+    """The VM that owned the device has ended; what was held of it was let go."""
+
+    cause = "vm-gone"
+
+
+class WorkerDied(MdevDisplayError):
+    """The process that reads an isolated display has died; the next call starts another."""
+
+    cause = "worker-died"
 
 
 class DeviceBusy(MdevDisplayError):

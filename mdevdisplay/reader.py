@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdevdisplay._manager import Backend
+from mdevdisplay.backend_info import BackendInfo
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import (
     Closed,
@@ -25,13 +26,13 @@ from mdevdisplay.pixels.file_memory import FileMemory
 from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
 from mdevdisplay.pixels.layout import raw_view
 from mdevdisplay.pixels.memory import PixelMemory, SurfaceMemory
-from mdevdisplay.pixels.pool import FramePool
-from mdevdisplay.source import Finding, Source
+from mdevdisplay.pixels.pool import BufferPool, FramePool
+from mdevdisplay.source import Finding, Identity, Source
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.edid import Edid
 
-__all__ = ["Readability", "Reader"]
+__all__ = ["Readability", "Reader", "nothing_displayed"]
 
 _TRIES = 3
 
@@ -51,18 +52,50 @@ class Readability:
 
 
 class Reader:
-    """One source with its backend: surfaces, copies, mappings. Not thread-safe."""
+    """One source with its backend: surfaces, copies, mappings. Not thread-safe.
 
-    def __init__(self, source: Source, backend: Backend, *, output: int = 0) -> None:
-        """Take over an open source; close() closes it."""
+    Attributes:
+        source: what is read.
+        backend: its backend.
+        output: the number of the output.
+        pool: where the buffers of frames come from.
+    """
+
+    def __init__(self, source: Source, backend: Backend, *, output: int = 0, pool: BufferPool | None = None) -> None:
+        """Take over an open source; close() closes it. Frames lie in buffers of ``pool``, None for ordinary memory."""
         self.source = source
         self.backend = backend
         self.output = output
         self._memory = SurfaceMemory(backend, source.locator)
-        self._pool = FramePool()
+        self.pool = pool or FramePool()
         self._serial = 0
         # registered after the backend's clean-ups, so run before them: maps and dma-bufs go first
         source.on_close(self._memory.close)
+
+    @property
+    def locator(self) -> str:
+        """How the display was named."""
+        return self.source.locator
+
+    @property
+    def identity(self) -> Identity:
+        """Driver, vendor, type and parent of the device."""
+        return self.source.identity
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether another process owns the device."""
+        return self.source.borrowed
+
+    @property
+    def lost(self) -> bool:
+        """Whether the device's owner has ended."""
+        return self.source.lost
+
+    @property
+    def backend_info(self) -> BackendInfo:
+        """The chosen backend, as a value."""
+        return self.backend.info()
 
     def surface(self, plane: PlaneType) -> SurfaceInfo | None:
         """Return what a plane shows now, or None."""
@@ -72,12 +105,7 @@ class Reader:
         """Return what a plane shows now; raises `NothingDisplayed` for nothing."""
         surface = self.surface(plane)
         if surface is None:
-            raise NothingDisplayed(
-                f"the {plane.name.lower()} plane shows nothing",
-                device=self.source.locator,
-                hint="no guest has set a mode yet, its driver is not loaded, or it switched its screen off; wait for "
-                "it with capture(wait=…) or --wait",
-            )
+            raise nothing_displayed(plane, self.source.locator)
         return surface
 
     def pin(self, plane: PlaneType) -> PixelMemory | FileMemory:
@@ -124,7 +152,7 @@ class Reader:
 
     def _copy(self, surface: SurfaceInfo) -> npt.NDArray[np.uint8]:
         memory = self._memory.find(surface)
-        buffer = self._pool.take(memory.size)
+        buffer = self.pool.take(memory.size)
         memory.copy_into(buffer)
         return buffer
 
@@ -172,7 +200,7 @@ class Reader:
         """Whether the backend decodes a format that is not ours: only trying tells."""
         if convert.is_decodable(memory.surface) or not self.backend.can_decode:
             return False
-        buffer = self._pool.take(memory.size)
+        buffer = self.pool.take(memory.size)
         memory.copy_into(buffer)
         return self._decoded(memory.surface, buffer) is not None
 
@@ -183,6 +211,16 @@ class Reader:
     def close(self) -> None:
         """Drop mappings, dma-bufs and the source, in this order. Idempotent."""
         self.source.close()
+
+
+def nothing_displayed(plane: PlaneType, device: str) -> NothingDisplayed:
+    """Return the error for a plane that shows nothing."""
+    return NothingDisplayed(
+        f"the {plane.name.lower()} plane shows nothing",
+        device=device,
+        hint="no guest has set a mode yet, its driver is not loaded, or it switched its screen off; wait for "
+        "it with capture(wait=…) or --wait",
+    )
 
 
 def _same_pixels(one: SurfaceInfo, other: SurfaceInfo) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import attrs
 
-from mdevdisplay.errors import Closed
+from mdevdisplay.errors import Closed, MdevDisplayError
 
-__all__ = ["DeviceInfo", "Finding", "Identity", "Source"]
+__all__ = ["DeviceInfo", "Finding", "Identity", "Lifeline", "Source"]
 
 
 @attrs.frozen(kw_only=True)
@@ -36,6 +36,18 @@ class Identity:
     parent: str = ""
 
 
+class Lifeline(Protocol):
+    """Tells when the owner of a borrowed device has ended."""
+
+    def fileno(self) -> int:
+        """Return a descriptor that becomes readable at that moment and stays so: a pidfd, a socket."""
+        ...
+
+    def error(self) -> MdevDisplayError:
+        """Return what every later call raises, made anew each time."""
+        ...
+
+
 class Source:
     """An open device, owned or borrowed.
 
@@ -46,6 +58,8 @@ class Source:
         identity: what is known of it.
         borrowed: True where another process (a VMM) owns the device: nothing may be written to it.
         state: a place for one object a backend, keyed by the backend's name.
+        lifeline: tells when the owner of a borrowed device ends; the framework then calls `lose`. None where nothing
+            tells.
     """
 
     def __init__(self, locator: str, identity: Identity | None = None, *, borrowed: bool = False) -> None:
@@ -53,7 +67,9 @@ class Source:
         self.identity = identity or Identity()
         self.borrowed = borrowed
         self.state: dict[str, Any] = {}
+        self.lifeline: Lifeline | None = None
         self._closed = False
+        self._lost = False
         self._cleanups: list[Callable[[], object]] = []
         self._after: list[Callable[[], object]] = []
 
@@ -63,8 +79,10 @@ class Source:
         return self._closed
 
     def check_open(self) -> None:
-        """Raise `Closed` after close()."""
+        """Raise `Closed` after close(), and the lifeline's own error after lose()."""
         if self._closed:
+            if self._lost and self.lifeline is not None:
+                raise self.lifeline.error()
             raise Closed("the device was closed before", device=self.locator, hint="open it again")
 
     def on_close(self, cleanup: Callable[[], object]) -> None:
@@ -74,6 +92,16 @@ class Source:
     def after_release(self, cleanup: Callable[[], object]) -> None:
         """Call ``cleanup`` at close(), once the device itself is let go; the latest registered first."""
         self._after.append(cleanup)
+
+    def lose(self) -> None:
+        """Close because the owner has ended: later calls raise the lifeline's error."""
+        self._lost = self._lost or not self._closed
+        self.close()
+
+    @property
+    def lost(self) -> bool:
+        """Whether lose() closed it."""
+        return self._lost
 
     def close(self) -> None:
         """Run the clean-ups, then let go of the device. A second call does nothing.
@@ -126,6 +154,10 @@ class DeviceInfo:
         vm: the VM that uses it.
         pid: the process that holds it, or None.
         backend: the backend that lists it, or "" for the host's own.
+        state: ``in use``: a process holds it, or its VMM's command line names it; ``free``: it can be opened, and every
+            process of the host was looked at; ``not bound``: no VFIO driver has it; ``unknown``: no process that we may
+            look at has it, and there are others.
+        vm_uuid: the UUID of the VM that uses it.
     """
 
     locator: str
@@ -134,6 +166,8 @@ class DeviceInfo:
     vm: str = ""
     pid: int | None = None
     backend: str = ""
+    state: str = ""
+    vm_uuid: str = ""
 
     @property
     def vendor(self) -> str:

@@ -18,7 +18,7 @@ from pixels.vendor import installed
 import mdevdisplay
 from mdevdisplay import AsyncDisplay, Blank, Frame, PlaneType
 from mdevdisplay._lane import Lane
-from mdevdisplay.display import connect
+from mdevdisplay.connecting import connect
 from mdevdisplay.errors import (
     Closed,
     DeviceGone,

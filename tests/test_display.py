@@ -1061,7 +1061,7 @@ def test_a_vendors_own_format_is_decoded(acme: ModuleType) -> None:
     np.testing.assert_array_equal(frame.pixels, expected)
     np.testing.assert_array_equal(np.asarray(frame.to_image()), expected[..., 2::-1])
     assert frame.to_png()
-    assert display.backend.plugin.distribution == "mdevdisplay-acme"
+    assert display.backend.distribution == "mdevdisplay-acme"
     assert acme.opened[0].closings == 1
 
 

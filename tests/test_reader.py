@@ -4,7 +4,7 @@ import pytest
 
 import mdevdisplay
 from mdevdisplay import Blank, Frame, FrameFlags, PlaneType
-from mdevdisplay.display import connect
+from mdevdisplay.connecting import connect
 from mdevdisplay.errors import Closed, NothingDisplayed
 from mdevdisplay.pixels.memory import PixelMemory
 from mdevdisplay.reader import Readability, Reader

@@ -47,8 +47,8 @@ def _describe(display: Display) -> dict[str, Any]:
         "access": "borrowed" if display.borrowed else "owned",
         "backend": {
             "name": chosen.name,
-            "distribution": chosen.plugin.distribution,
-            "version": chosen.plugin.version,
+            "distribution": chosen.distribution,
+            "version": chosen.version,
             "score": chosen.match.score,
             "reason": chosen.match.reason,
             "others": chosen.refusals,

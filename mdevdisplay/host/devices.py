@@ -11,10 +11,12 @@ from mdevdisplay.errors import DeviceBusy, DeviceNotFound, DriverError, MdevDisp
 from mdevdisplay.host.root import HostRoot, read_attribute
 from mdevdisplay.source import DeviceInfo, Identity
 
-__all__ = ["PCI_ADDRESS", "UUID", "HostDevice", "find", "list_mdevs", "without_node"]
+__all__ = ["PCI_ADDRESS", "UUID", "HostDevice", "find", "list_functions", "list_mdevs", "without_node"]
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 PCI_ADDRESS = re.compile(r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
+_NVIDIA_TYPE = "nvidia/current_vgpu_type"
+_DISPLAY_CLASS = "0x03"
 
 
 @attrs.frozen(kw_only=True)
@@ -22,7 +24,8 @@ class HostDevice:
     """A device as sysfs shows it.
 
     Attributes:
-        identity: name, driver, vendor, type, parent.
+        identity: name, driver, vendor, type, parent. The type of a virtual function of NVIDIA's is ``nvidia-`` and the
+            number of its vGPU type, as with the mediated devices of older kernels.
         group: the number of its IOMMU group, or "" where it has none.
         type_name: the vendor's name of its mdev type.
         vfio: whether a VFIO driver has it, as far as sysfs shows.
@@ -80,16 +83,60 @@ def _read_mdev(root: HostRoot, name: str) -> HostDevice | None:
     )
 
 
+def list_functions(root: HostRoot) -> list[HostDevice]:
+    """Return every SR-IOV virtual function that is a vGPU, by address; one that vanishes meanwhile is left out.
+
+    Since Linux 6.8 NVIDIA's vGPUs are no mediated devices: each is a virtual function bound to ``nvidia`` whose
+    ``nvidia/current_vgpu_type`` is the number of a type, and 0 while it has none. Of other vendors' functions those
+    that a VFIO driver has and whose PCI class is a display controller's are vGPUs: a network card's are not.
+    """
+    try:
+        entries = sorted((root.sys / "bus/pci/devices").iterdir())
+    except OSError:
+        return []
+    addresses = [entry.name for entry in entries if (entry / "physfn").is_symlink()]
+    found = [(address, _read_pci(root, address)) for address in addresses]
+    return [device for address, device in found if device is not None and _is_vgpu(root, address, device)]
+
+
+def _is_vgpu(root: HostRoot, address: str, device: HostDevice) -> bool:
+    path = root.sys / "bus/pci/devices" / address
+    if (path / _NVIDIA_TYPE).exists():
+        return bool(device.identity.mdev_type)
+    return device.vfio and read_attribute(path / "class").startswith(_DISPLAY_CLASS)
+
+
 def _read_pci(root: HostRoot, address: str) -> HostDevice | None:
     path = _target(root.sys / "bus/pci/devices" / address)
     if path is None:
         return None
     driver = _name(path / "driver")
-    parent = _name(path / "physfn")  # a virtual function's link to its physical one
-    identity = Identity(name=address, driver=driver, vendor=driver, parent=parent)
+    physical = path / "physfn"  # a virtual function's link to its physical one
+    number = read_attribute(path / _NVIDIA_TYPE)
+    has_type = number.isascii() and number.isdigit() and int(number) != 0
+    identity = Identity(
+        name=address,
+        driver=driver,
+        vendor=_name(physical / "driver") or driver,
+        mdev_type=f"nvidia-{int(number)}" if has_type else "",
+        parent=_name(physical),
+    )
     # the folder is there since Linux 6.1
     vfio = "vfio" in driver or (path / "vfio-dev").is_dir()
-    return HostDevice(identity=identity, group=_name(path / "iommu_group"), vfio=vfio)
+    type_name = _nvidia_type_name(path, int(number)) if has_type else ""
+    return HostDevice(identity=identity, group=_name(path / "iommu_group"), type_name=type_name, vfio=vfio)
+
+
+def _nvidia_type_name(path: Path, number: int) -> str:
+    """Return NVIDIA's name of a type, from lines such as ``1414 : NVIDIA H200X-1-18C``.
+
+    The list has what can be made now, so a type that takes the last room is in none; "" then.
+    """
+    for line in read_attribute(path / "nvidia/creatable_vgpu_types").splitlines():
+        found, colon, name = line.partition(":")
+        if colon and found.strip() == str(number):
+            return name.strip()
+    return ""
 
 
 def find(root: HostRoot, name: str) -> HostDevice:

@@ -1,4 +1,4 @@
-"""Where the host's /sys, /proc and /dev are."""
+"""Where the host's /sys, /proc, /run and /dev are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 4096
 
 @attrs.frozen
 class HostRoot:
-    """The root below which /sys, /proc and /dev of the host lie.
+    """The root below which /sys, /proc, /run and /dev of the host lie.
 
     A container that has the host's root mounted at /host sets MDEVDISPLAY_HOST_ROOT=/host.
     """
@@ -30,6 +30,16 @@ class HostRoot:
     def sys(self) -> Path:
         """The host's /sys."""
         return self.path / "sys"
+
+    @property
+    def proc(self) -> Path:
+        """The host's /proc."""
+        return self.path / "proc"
+
+    @property
+    def run(self) -> Path:
+        """The host's /run."""
+        return self.path / "run"
 
     @property
     def dev(self) -> Path:

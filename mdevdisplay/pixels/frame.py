@@ -39,10 +39,13 @@ class Blank:
     Attributes:
         serial: counts frames and blanks of a display from 1.
         timestamp: seconds of time.monotonic().
+        cause: "" where the plane shows nothing; of a display that reconnects also the stable id of the error that keeps
+            it from being read, such as ``"vm-gone"``.
     """
 
     serial: int
     timestamp: float
+    cause: str = ""
 
     def __bool__(self) -> bool:
         return False
@@ -104,6 +107,11 @@ class Frame:
         """
         if self._pixels is None:
             self._pixels = convert.to_bgra(self.raw, self.surface, self._device)
+        return self._pixels
+
+    @property
+    def decoded(self) -> Pixels | None:
+        """`pixels` where they were made already, by the backend or at the first use; else None."""
         return self._pixels
 
     def to_ndarray(self, format: str = "rgb24") -> Pixels:  # noqa: A002 - PyAV's name

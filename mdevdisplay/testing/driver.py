@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from mdevdisplay.testing.files import FakeFile, UserMemory, failure
+from mdevdisplay.testing.files import FakeFile, Iommu, UserMemory, failure
 from mdevdisplay.vfio import uapi
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Driver(FakeFile):
         gone: every further ioctl answers ENODEV, as a removed function does.
         stall: called at the start of every ioctl with its number, where set; may block or sleep.
         lent: a VMM holds the device, see `FakeKernel.lend`: changing it is a violation.
+        bound: of a device that was opened by its cdev: whether it is bound to an iommufd. None for any other.
     """
 
     module = "vendor"
@@ -105,6 +106,7 @@ class Driver(FakeFile):
         self.open_errno = 0
         self.gone = False
         self.lent = False
+        self.bound: bool | None = None
         self.stall: Callable[[int], object] | None = None
         self.own_regions = {uapi.VFIO_PCI_CONFIG_REGION_INDEX: Region(0, 256)}
         self._answers: dict[int, deque[Answer]] = {}
@@ -138,9 +140,32 @@ class Driver(FakeFile):
         return (end + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
 
     def open_device(self) -> None:
-        """Called by VFIO_GROUP_GET_DEVICE_FD; raises where the driver refuses."""
+        """Called by VFIO_GROUP_GET_DEVICE_FD and VFIO_DEVICE_BIND_IOMMUFD; raises where the driver refuses."""
         if self.open_errno:
             raise failure(self.open_errno)
+
+    @property
+    def has_vm(self) -> bool:
+        """Whether a KVM VM is linked to it, or to its group."""
+        return self.vm is not None or self.kernel.group_of(self).vm is not None
+
+    def bind(self, user: UserMemory) -> int:
+        """Answer VFIO_DEVICE_BIND_IOMMUFD; only a cdev that was not bound before takes it."""
+        words = user.read(16)
+        argsz, flags, fd = (int.from_bytes(words[at : at + 4], "little") for at in (0, 4, 8))
+        if self.bound is not False or argsz < 16 or flags:
+            raise failure(errno.EINVAL)
+        if not isinstance(self.kernel.file_of(fd), Iommu):
+            raise failure(errno.EBADF)
+        if self.kernel.descriptors_of(self.kernel.group_of(self)):
+            raise failure(errno.EBUSY)
+        self.open_device()
+        self.bound = True
+        return 0
+
+    def released(self) -> None:
+        """The last descriptor was closed."""
+        self.vm = self.bound = None
 
     # what a test does to the device
 
@@ -169,6 +194,10 @@ class Driver(FakeFile):
             self.stall(request)
         if self.gone:
             raise failure(errno.ENODEV)
+        if request == uapi.VFIO_DEVICE_BIND_IOMMUFD and self.bound is not None:
+            return self.bind(user)
+        if self.bound is False:
+            raise failure(errno.EINVAL)
         scripted = self._answers.get(request)
         if scripted:
             return apply_answer(scripted.popleft(), user)

@@ -235,6 +235,7 @@ class Mbochs(Driver):
 
     def released(self) -> None:
         """Free everything with the last descriptor, as the driver does; a dma-buf that is still open is a violation."""
+        super().released()
         for file in self._exported.values():
             if self.kernel.descriptors_of(file):
                 self.kernel.violate(f"{file.label} outlives the device, which has freed its pages")
@@ -337,12 +338,12 @@ class Gvt(_Kvmgt):
         """Make a vGPU whose display is off.
 
         Args:
-            needs_vm: refuse to be opened, as it does outside a VMM; lend it instead.
+            needs_vm: be opened only beside a KVM VM of the same process, as the real one does.
             pages: report plane sizes in pages, as before Linux 5.2.
             name: its UUID.
         """
         super().__init__(name)
-        self.open_errno = errno.ESRCH if needs_vm else 0
+        self.needs_vm = needs_vm
         self.pages = pages
         self.primary: _Framebuffer | None = None
         self.cursor: _Framebuffer | None = None
@@ -356,6 +357,12 @@ class Gvt(_Kvmgt):
         }
         self._exposed: list[_Exposed] = []
         self._contents: dict[tuple[int, int], DmaBufFile] = {}
+
+    def open_device(self) -> None:
+        """Refuse without a KVM VM (kvmgt.c, intel_vgpu_open_device)."""
+        super().open_device()
+        if self.needs_vm and not self.has_vm:
+            raise failure(errno.ESRCH)
 
     def show(
         self,
@@ -446,6 +453,7 @@ class Gvt(_Kvmgt):
 
     def released(self) -> None:
         """Forget every id with the last descriptor."""
+        super().released()
         self._exposed.clear()
 
     def mmap(self, offset: int, length: int, prot: int, flags: int) -> None:

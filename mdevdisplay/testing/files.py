@@ -7,18 +7,19 @@ descriptor are the real kernel's business. Only what the real kernel cannot know
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
 from typing import TYPE_CHECKING
 
-from mdevdisplay.vfio import uapi
+from mdevdisplay.vfio import kvm, uapi
 
 if TYPE_CHECKING:
     from mdevdisplay.testing.driver import Driver
     from mdevdisplay.testing.kernel import FakeKernel
 
-__all__ = ["Container", "DmaBufFile", "FakeFile", "Group", "UserMemory", "failure"]
+__all__ = ["Container", "DmaBufFile", "FakeFile", "Group", "Iommu", "Kvm", "UserMemory", "failure"]
 
 # include/uapi/linux/dma-buf.h
 _DMA_BUF_IOCTL_SYNC = 0x40086200
@@ -80,10 +81,16 @@ class UserMemory:
 
 
 class FakeFile:
-    """Something that descriptors can be open of. Every method may raise OSError, as the kernel would."""
+    """Something that descriptors can be open of. Every method may raise OSError, as the kernel would.
+
+    Attributes:
+        label: what it is, for messages.
+        vm: the KVM VM that a group or cdev was added to, or None.
+    """
 
     def __init__(self, label: str) -> None:
         self.label = label
+        self.vm: FakeFile | None = None
 
     def ioctl(self, request: int, user: UserMemory) -> int:
         """Answer an ioctl."""
@@ -146,6 +153,7 @@ class Group(FakeFile):
         if any(self._kernel.descriptors_of(entry) for entry in (self, *self.drivers)):
             raise failure(errno.EBUSY)
         self.container = None
+        self.vm = None
 
     def released(self) -> None:
         """Leave the container."""
@@ -195,6 +203,73 @@ class Group(FakeFile):
                 driver.open_device()
                 return self._kernel.open_descriptor(driver)
         raise failure(errno.ENODEV)
+
+
+class Iommu(FakeFile):
+    """An open /dev/iommu: something to bind cdevs to."""
+
+    def __init__(self) -> None:
+        super().__init__("iommufd")
+
+
+class Kvm(FakeFile):
+    """An open /dev/kvm."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        super().__init__("kvm")
+        self._kernel = kernel
+
+    def ioctl(self, request: int, user: UserMemory) -> int:
+        """Answer KVM_CREATE_VM."""
+        if request == kvm.KVM_CREATE_VM:
+            return self._kernel.open_descriptor(KvmVm(self._kernel))
+        raise failure(errno.ENOTTY)
+
+
+class KvmVm(FakeFile):
+    """A VM of KVM."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        super().__init__("KVM VM")
+        self._kernel = kernel
+
+    def ioctl(self, request: int, user: UserMemory) -> int:
+        """Answer KVM_CREATE_DEVICE of the VFIO pseudo device."""
+        if request != kvm.KVM_CREATE_DEVICE:
+            raise failure(errno.ENOTTY)
+        if int.from_bytes(user.read(12)[:4], "little") != kvm.KVM_DEV_TYPE_VFIO:
+            raise failure(errno.ENODEV)
+        user.write(self._kernel.open_descriptor(KvmVfio(self, self._kernel)).to_bytes(4, "little"), 4)
+        return 0
+
+    def released(self) -> None:
+        """Forget what was linked to it."""
+        self._kernel.unlink(self)
+
+
+class KvmVfio(FakeFile):
+    """KVM's VFIO pseudo device, to which groups and cdevs are added."""
+
+    def __init__(self, vm: KvmVm, kernel: FakeKernel) -> None:
+        super().__init__("KVM VFIO device")
+        self._vm = vm
+        self._kernel = kernel
+
+    def ioctl(self, request: int, user: UserMemory) -> int:
+        """Answer KVM_SET_DEVICE_ATTR with KVM_DEV_VFIO_GROUP_ADD, whose argument is a pointer to a descriptor."""
+        if request != kvm.KVM_SET_DEVICE_ATTR:
+            raise failure(errno.ENOTTY)
+        words = user.read(24)
+        group, attr, address = (
+            int.from_bytes(words[at : at + size], "little") for at, size in ((4, 4), (8, 8), (16, 8))
+        )
+        if (group, attr) != (kvm.KVM_DEV_VFIO_GROUP, kvm.KVM_DEV_VFIO_GROUP_ADD):
+            raise failure(errno.ENXIO)
+        file = self._kernel.file_of(ctypes.c_int32.from_address(address).value)
+        if file is None:
+            raise failure(errno.EBADF)
+        file.vm = self._vm
+        return 0
 
 
 class DmaBufFile(FakeFile):

@@ -9,19 +9,21 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from unittest import mock
 
 import attrs
 
-from mdevdisplay import _mapping, dmabuf
+from mdevdisplay import _fds, _mapping, dmabuf
 from mdevdisplay.testing.driver import Driver
-from mdevdisplay.testing.files import Container, DmaBufFile, FakeFile, Group, UserMemory
+from mdevdisplay.testing.files import Container, DmaBufFile, FakeFile, Group, Iommu, Kvm, UserMemory
 from mdevdisplay.testing.record import Call, Record, request_name
 from mdevdisplay.testing.sysfs import Sysfs
+from mdevdisplay.testing.vmm import FakeVmm
 from mdevdisplay.vfio import uapi
 
 __all__ = ["FakeKernel"]
@@ -30,6 +32,8 @@ D = TypeVar("D", bound=Driver)
 T = TypeVar("T")
 
 _MAP_FIXED = 0x10
+_OUTSIDE_VFIO = ("iommu", "kvm")
+"""Nodes that lie in /dev itself."""
 _CHANGES_A_DEVICE = frozenset(
     {
         uapi.VFIO_DEVICE_SET_IRQS,
@@ -55,6 +59,7 @@ class _Real:
     pwrite: Callable[[int, bytes, int], int] = attrs.field(factory=lambda: os.pwrite)
     ioctl: Callable[..., Any] = attrs.field(factory=lambda: fcntl.ioctl)
     fdinfo: Callable[[int], str] = attrs.field(factory=lambda: dmabuf.read_fdinfo)
+    link_of: Callable[[int], str] = attrs.field(factory=lambda: _fds.link_of)
     map: Callable[..., int] = attrs.field(factory=lambda: _mapping.mmap)
     mmap: type[mmap.mmap] = attrs.field(factory=lambda: mmap.mmap)
 
@@ -98,6 +103,8 @@ class FakeKernel:
         self.real = _Real()
         self._files: dict[tuple[int, int], FakeFile] = {}
         self._keepers: dict[FakeFile, int] = {}
+        self._cdevs: dict[str, Driver] = {}
+        self._vmms: list[FakeVmm] = []
         self._vmm_fds: list[int] = []
         self._groups: dict[int, Group] = {}
         self._open_errors: dict[str, int] = {}
@@ -107,12 +114,19 @@ class FakeKernel:
         self._lock = threading.Lock()
         self._patches = ExitStack()
         (self.path / "dev/vfio").mkdir(parents=True)
+        (self.path / "proc").mkdir(exist_ok=True)
         self._node("vfio")
+        self._node("kvm")
 
     # what a test sets up
 
-    def add(self, driver: D, *, group: int | None = None) -> D:
+    def add(self, driver: D, *, group: int | None = None, cdev: bool = False) -> D:
         """Plug a device in: into sysfs, with an IOMMU group (its own unless ``group`` is given) and its node.
+
+        Args:
+            driver: the device.
+            group: the number of a group to share.
+            cdev: whether it has a node of its own too, below /dev/vfio/devices, and the host a /dev/iommu.
 
         Returns:
             The driver, whose ``name`` is the UUID or PCI address.
@@ -130,6 +144,11 @@ class FakeKernel:
         self._groups[number].drivers.append(driver)
         driver.attached(self, self._keep(driver))
         self.sysfs.add(driver)
+        if cdev:
+            name = self.sysfs.vfio_device(driver)
+            self._cdevs[name] = driver
+            self._node(f"devices/{name}")
+            self._node("iommu")
         return driver
 
     def remove(self, driver: Driver) -> None:
@@ -154,8 +173,53 @@ class FakeKernel:
         self._vmm_fds.append(self._reopen(driver))
         return self._reopen(driver)
 
+    def vmm(self, *drivers: Driver, name: str = "win10", says: bool = True, words: Sequence[str] = ()) -> FakeVmm:
+        """Start a process that holds devices, as a VM's VMM does; `FakeVmm.kill` or the end of the block ends it.
+
+        It is a real process, which has the devices' descriptors and does nothing; what /proc says of it is not.
+
+        Args:
+            drivers: the devices.
+            name: the VM's name.
+            says: whether the kernel says which device a descriptor is, as Linux does from 6.18 on.
+            words: its command line in place of QEMU's.
+        """
+        for driver in drivers:
+            driver.lent = True
+        vmm = FakeVmm(self.path / "proc", {driver.name: self._reopen(driver) for driver in drivers}, name, words)
+        for driver in drivers:
+            if says:
+                vmm.say(driver.name, f"vfio-device-syspath:\t{self.sysfs.device(driver)}\n")
+            self._vmm_fds.append(vmm.fds[driver.name])
+        self._vmms.append(vmm)
+        vmm.on_kill = partial(self._vmm_ended, vmm, drivers)
+        return vmm
+
+    def _vmm_ended(self, vmm: FakeVmm, drivers: Sequence[Driver]) -> None:
+        for driver in drivers:
+            driver.lent = False
+            self._vmm_fds.remove(vmm.fds[driver.name])
+            os.close(vmm.fds[driver.name])
+
+    def hide_groups(self) -> None:
+        """Take the nodes of groups and containers out of /dev/vfio, as on a kernel without CONFIG_VFIO_GROUP."""
+        for node in (self.path / "dev/vfio").iterdir():
+            if node.is_file():
+                node.unlink()
+
+    def unlink(self, vm: FakeFile) -> None:
+        """Forget which groups and devices a KVM VM was linked to; called when it ends."""
+        for file in (*self._groups.values(), *(driver for group in self._groups.values() for driver in group.drivers)):
+            if file.vm is vm:
+                file.vm = None
+
     def refuse_open(self, node: str, number: int) -> None:
-        """Fail every open of a node below /dev/vfio (``vfio``, or a group's number) with an errno; 0 allows it."""
+        """Fail every open of a node with an errno; 0 allows it.
+
+        Args:
+            node: ``vfio``, a group's number or ``devices/vfio0`` below /dev/vfio; or ``iommu``, ``kvm``.
+            number: the errno.
+        """
         self._open_errors[node] = number
 
     def remove_vfio(self) -> None:
@@ -199,7 +263,9 @@ class FakeKernel:
     # what drivers and files ask
 
     def open_descriptor(self, file: FakeFile, flags: int = os.O_RDWR, *, cloexec: bool = True) -> int:
-        """Return a new descriptor of a file that is kept."""
+        """Return a new descriptor of a file."""
+        if file not in self._keepers:
+            self._keep(file)
         fd = self._reopen(file, flags)
         os.set_inheritable(fd, not cloexec)
         return fd
@@ -229,6 +295,7 @@ class FakeKernel:
             patch(fcntl, "ioctl", self._ioctl),
             patch(_mapping, "mmap", self._map),
             patch(dmabuf, "read_fdinfo", self._fdinfo),
+            patch(_fds, "link_of", self._link_of),
             patch(mmap, "mmap", self._mmap_class()),
         ):
             self._patches.enter_context(context)
@@ -236,6 +303,8 @@ class FakeKernel:
 
     def __exit__(self, *_: object) -> None:
         self._patches.close()
+        for vmm in self._vmms:
+            vmm.kill()
         for fd in (*self._keepers.values(), *self._vmm_fds):
             os.close(fd)
         self._keepers.clear()
@@ -244,7 +313,9 @@ class FakeKernel:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def _node(self, name: str) -> None:
-        (self.path / "dev/vfio" / name).write_bytes(b"")
+        path = self._node_path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
 
     def _keep(self, file: FakeFile) -> int:
         """Make the memfd behind a file, and hold a descriptor of it that is nobody's leak."""
@@ -287,33 +358,50 @@ class FakeKernel:
         node = self._node_of(path) if dir_fd is None else None
         if node is None:
             return self.real.open(path, flags, mode, dir_fd=dir_fd)
-        group = self._groups.get(int(node)) if node.isdecimal() else None
-        target = "container" if node == "vfio" else f"group {node}"
+        target = node.removeprefix("devices/")
         try:
             number = self._open_errors.get(node, 0)
             if number:
                 raise OSError(number, os.strerror(number), str(path))
-            if not (self.path / "dev/vfio" / node).exists():
+            if not self._node_path(node).exists():
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-            if group is not None:
-                group.opened()
-                fd = self._reopen(group, flags)
-            else:
-                container = Container(self)
-                self._keep(container)
-                fd = self._reopen(container, flags)
+            file = self._file_behind(node)
+            target = file.label
+            fd = self._reopen(file, flags)
         except OSError as error:
             self._note(Call(name="open", target=target, result=-1, errno=error.errno or 0))
             raise
         self._note(Call(name="open", target=target, result=fd))
         return fd
 
+    def _file_behind(self, node: str) -> FakeFile:
+        """Return what an open of a node is open of: a new file for container, iommufd and KVM."""
+        if node.isdecimal():
+            group = self._groups[int(node)]
+            group.opened()
+            return group
+        if node.startswith("devices/"):
+            driver = self._cdevs[node.removeprefix("devices/")]
+            if driver.bound is None and not self.descriptors_of(driver):
+                driver.bound = False
+            return driver
+        file = Iommu() if node == "iommu" else Kvm(self) if node == "kvm" else Container(self)
+        self._keep(file)
+        return file
+
+    def _node_path(self, node: str) -> Path:
+        return self.path / "dev" / (node if node in _OUTSIDE_VFIO else f"vfio/{node}")
+
     def _node_of(self, path: Any) -> str | None:
         if isinstance(path, int):
             return None
-        text = os.fsdecode(path)
-        below = str(self.path / "dev/vfio") + "/"
-        return text.removeprefix(below) if text.startswith(below) else None
+        dev, text = f"{self.path}/dev/", os.fsdecode(path)
+        if not text.startswith(dev):
+            return None
+        node = text.removeprefix(dev)
+        if node in _OUTSIDE_VFIO:
+            return node
+        return node.removeprefix("vfio/") if node.startswith("vfio/") else None
 
     def _close(self, fd: int) -> None:
         file = self.file_of(fd)
@@ -324,7 +412,7 @@ class FakeKernel:
         self._note(Call(name="close", target=file.label, last=last))
         if last:
             file.released()
-            if isinstance(file, Container):
+            if not isinstance(file, Driver | Group | DmaBufFile):  # nobody can open the same one again
                 self.forget(file)
 
     def _ioctl(self, fd: Any, request: int, arg: Any = 0, mutate_flag: bool = True, /) -> Any:  # noqa: FBT001, FBT002 - fcntl's own signature
@@ -417,6 +505,9 @@ class FakeKernel:
         self._mapped[address] = (file, length)
         self._note(call)
         return address
+
+    def _link_of(self, fd: int) -> str:
+        return "anon_inode:[vfio-device]" if isinstance(self.file_of(fd), Driver) else self.real.link_of(fd)
 
     def _fdinfo(self, fd: int) -> str:
         file = self.file_of(fd)

@@ -28,6 +28,10 @@ class Sysfs:
         """Return a device's own directory, below /sys/devices."""
         return self.path / "devices" / driver.parent / driver.name
 
+    def vfio_device(self, driver: Driver) -> str:
+        """Return the name of a device's cdev: ``vfio0``."""
+        return next(entry.name for entry in (self.device(driver) / "vfio-dev").iterdir())
+
     def type_directory(self, driver: Driver) -> Path:
         """Return the directory of a device's mdev type."""
         return self.path / "devices" / driver.parent / "mdev_supported_types" / driver.mdev_type

@@ -22,6 +22,8 @@ from mdevdisplay.errors import (
 from mdevdisplay.source import Identity
 from mdevdisplay.vfio import uapi
 from mdevdisplay.vfio.device import Device
+from mdevdisplay.vfio.kvm import EmptyVm
+from mdevdisplay.vfio.quirks import quirks_of
 
 __all__ = ["open_by_group"]
 
@@ -56,9 +58,15 @@ def open_by_group(
         if version != uapi.VFIO_API_VERSION:
             raise DriverError(f"the kernel speaks VFIO API {version}, not {uapi.VFIO_API_VERSION}", device=locator)
         group_fd = _open_node(group_node, locator)
+        vm: EmptyVm | None = None
         try:
-            source = Device(_device_fd(container, group_fd, group_node, name, locator), locator, identity)
+            _join(container, group_fd, group_node, locator)
+            if identity is not None and quirks_of(identity).wants_kvm:
+                vm = EmptyVm(group_fd, locator, dev)
+            source = Device(_device_fd(group_fd, name, locator), locator, identity)
         except BaseException:
+            if vm is not None:
+                vm.close()
             os.close(group_fd)
             raise
     except BaseException:
@@ -67,6 +75,8 @@ def open_by_group(
     # closed after the device, group before container
     source.after_release(lambda: os.close(container))
     source.after_release(lambda: os.close(group_fd))
+    if vm is not None:
+        source.after_release(vm.close)
     return source
 
 
@@ -99,7 +109,8 @@ def _checked(fd: int, request: int, locator: str, doing: str, argument: bytearra
         return ioctl(fd, request, argument)
 
 
-def _device_fd(container: int, group: int, node: Path, name: str, locator: str) -> int:
+def _join(container: int, group: int, node: Path, locator: str) -> None:
+    """Put the group into the container and choose an IOMMU for it."""
     buffer = bytearray(sizeof(uapi.vfio_group_status))
     status = uapi.vfio_group_status.from_buffer(buffer)
     status.argsz = len(buffer)
@@ -113,6 +124,9 @@ def _device_fd(container: int, group: int, node: Path, name: str, locator: str) 
     argument = bytearray(bytes(c_int32(container)))
     _checked(group, uapi.VFIO_GROUP_SET_CONTAINER, locator, f"adding {node} to a container", argument)
     _set_iommu(container, locator)
+
+
+def _device_fd(group: int, name: str, locator: str) -> int:
     try:
         return ioctl(group, uapi.VFIO_GROUP_GET_DEVICE_FD, bytearray(os.fsencode(name) + b"\0"))
     except OSError as error:
@@ -134,7 +148,7 @@ def _set_iommu(container: int, locator: str) -> None:
 def _no_device(error: OSError, name: str, locator: str) -> MdevDisplayError:
     doing = f"VFIO_GROUP_GET_DEVICE_FD of {name}"
     if error.errno == errno.ESRCH:
-        hint = "this driver (GVT-g) opens a vGPU only for the process that runs its VM; read it while the VM runs"
+        hint = "this driver (GVT-g) opens a vGPU only beside a KVM VM of the same process; read it while its VM runs"
         return from_oserror(error, device=locator, doing=doing, hint=hint, kind=DriverError)
     if error.errno == errno.EEXIST:
         hint = "the VM of this process has a vGPU of this driver already"

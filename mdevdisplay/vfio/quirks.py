@@ -22,6 +22,7 @@ class Quirks:
         size_in_pages: plane sizes may be pages: GVT-g before Linux 5.2.
         edid_room: bytes of the EDID region that can be read although it says less. GVT-g registers it with the 128
             bytes of the blob, which lies at 2048 (kvmgt.c, intel_gvt_set_edid).
+        wants_kvm: it opens a device only beside a KVM VM of the same process (kvmgt.c, intel_vgpu_open_device: ESRCH).
         map_hint: what to do where its dma-buf cannot be mapped.
         region_hint: what to do where its region cannot be mapped.
         known: whether these are the quirks of the device's driver; without a name they cannot be.
@@ -32,6 +33,7 @@ class Quirks:
     keep: int = 8
     size_in_pages: bool = False
     edid_room: int = 0
+    wants_kvm: bool = False
     map_hint: str = ""
     region_hint: str = ""
     known: bool = True
@@ -41,6 +43,7 @@ _BY_VENDOR = {
     "i915": Quirks(
         size_in_pages=True,
         edid_room=4096,
+        wants_kvm=True,
         map_hint="i915 never lets a CPU map a vGPU's framebuffer: import the dma-buf on the same Intel GPU",
     ),
     "mbochs": Quirks(

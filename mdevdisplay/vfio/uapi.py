@@ -6,7 +6,7 @@ which later kernels use on i386 too (``__aligned_u64``).
 
 from __future__ import annotations
 
-from ctypes import Structure, Union, c_uint16, c_uint32, c_uint64
+from ctypes import Structure, Union, c_int32, c_uint16, c_uint32, c_uint64
 
 VFIO_API_VERSION = 0
 VFIO_TYPE1_IOMMU = 1
@@ -76,6 +76,14 @@ class vfio_device_info(Structure):
     num_regions: int
     num_irqs: int
     _fields_ = [("argsz", c_uint32), ("flags", c_uint32), ("num_regions", c_uint32), ("num_irqs", c_uint32)]
+
+
+class vfio_device_bind_iommufd(Structure):
+    argsz: int
+    flags: int
+    iommufd: int
+    out_devid: int
+    _fields_ = [("argsz", c_uint32), ("flags", c_uint32), ("iommufd", c_int32), ("out_devid", c_uint32)]
 
 
 class vfio_region_info(Structure):

@@ -19,8 +19,8 @@ from mdevdisplay.errors import (
     NoVfio,
     TimedOut,
 )
-from mdevdisplay.host import locate, open_device
-from mdevdisplay.testing import FakeKernel, Gvt, Mdpy, Mtty, Nvidia
+from mdevdisplay.host import free, open_device
+from mdevdisplay.testing import FakeKernel, Mdpy, Mtty, Nvidia
 from mdevdisplay.vfio import Device, uapi
 from mdevdisplay.vfio import device as vfio_device
 from mdevdisplay.vfio.group import open_by_group
@@ -155,7 +155,7 @@ class TestInTheWay:
             driver.vanish()
             return open_by_group(*arguments, **options)
 
-        monkeypatch.setattr(locate, "open_by_group", vanish)
+        monkeypatch.setattr(free, "open_by_group", vanish)
         with pytest.raises(DeviceGone, match="/dev/vfio/1 failed: ENOENT"):
             open_device(driver.name)
 
@@ -200,7 +200,7 @@ class TestInTheWay:
     @pytest.mark.parametrize(
         ("number", "kind", "words"),
         [
-            (errno.ESRCH, DriverError, "only for the process that runs its VM"),
+            (errno.ESRCH, DriverError, "only beside a KVM VM of the same process"),
             (errno.EEXIST, DeviceBusy, "has a vGPU of this driver already"),
             (errno.ENODEV, DeviceGone, "no vGPU type is set"),
             (errno.ENOTTY, NotADisplay, ""),
@@ -222,12 +222,6 @@ class TestInTheWay:
         assert words in caught.value.hint
         assert kernel.leaks() == []
         assert kernel.calls.releases() == ["close group 1", "close container"]
-
-    def test_gvt_wants_a_vm(self, kernel: FakeKernel) -> None:
-        """A free GVT-g device cannot be opened by a stand-alone reader; one whose VM is linked can."""
-        with pytest.raises(DriverError, match="ESRCH"):
-            open_device(kernel.add(Gvt()).name)
-        open_device(kernel.add(Gvt(needs_vm=False)).name).close()
 
     def test_a_device_that_is_no_display_opens(self, kernel: FakeKernel) -> None:
         """Whether it is one is the backends' question."""

@@ -1,0 +1,156 @@
+"""Attaching: duplicating a VFIO device's descriptor from the process that holds it, the VM's VMM."""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import partial
+
+import attrs
+
+from mdevdisplay._fds import duplicate_from
+from mdevdisplay.errors import (
+    DeviceGone,
+    DriverError,
+    MdevDisplayError,
+    NotPermitted,
+    VmGone,
+    from_oserror,
+)
+from mdevdisplay.host.auth_log import log_attach
+from mdevdisplay.host.borrowed import borrow
+from mdevdisplay.host.holders import HeldDevice, Holder, find_holder
+from mdevdisplay.host.root import HostRoot, read_attribute
+from mdevdisplay.vfio.device import Device
+
+__all__ = ["VmProcess", "attach", "describe_holder", "not_permitted"]
+
+_DOC = "docs/permissions.md has every cause"
+
+
+@attrs.frozen(kw_only=True)
+class VmProcess:
+    """The process that owns a borrowed device: the device's lifeline.
+
+    Attributes:
+        pid: its number.
+        who: what it is, for people: "VM 'win10' (pid 4242)".
+        pidfd: readable once it has ended.
+        locator: how the user named the device.
+    """
+
+    pid: int
+    who: str
+    pidfd: int
+    locator: str
+
+    def fileno(self) -> int:
+        """Return the pidfd."""
+        return self.pidfd
+
+    def error(self) -> MdevDisplayError:
+        """Return what every call raises once the process has ended."""
+        return VmGone(
+            f"{self.who} has ended",
+            device=self.locator,
+            hint="start it again and open the display again; open(reconnect=True) and `watch --reconnect` wait for it",
+        )
+
+
+def describe_holder(holder: Holder) -> str:
+    """Name a process for people: "VM 'win10' (pid 4242)", or by its command where it is no VMM that we know."""
+    if holder.vm.name:
+        return f"VM {holder.vm.name!r} (pid {holder.pid})"
+    return f"process {holder.pid} ({holder.command or 'unknown'})"
+
+
+def attach(holder: Holder, held: HeldDevice, locator: str, root: HostRoot) -> Device:
+    """Return a borrowed device: a duplicate of one that another process holds.
+
+    The process is not stopped, and learns nothing of it. Its exit is watched by a pidfd, the device's lifeline.
+
+    Args:
+        holder: the process, as `mdevdisplay.host.holders` found it.
+        held: which of its descriptors.
+        locator: how the user named it.
+        root: the host's root.
+
+    Raises:
+        VmGone: the process ended meanwhile.
+        DeviceGone: it has closed the device meanwhile.
+        NotPermitted: pidfd_getfd(2) is not allowed.
+        NotADisplay, DriverError: the descriptor is not one that can be read.
+    """
+    who = describe_holder(holder)
+    if not holder.readable:
+        raise not_permitted(holder, locator, root, f"reading the descriptors of {who} is not allowed")
+    pidfd = _pidfd(holder, who, locator, root)
+    try:
+        device = borrow(_duplicate(pidfd, holder, held, locator, root), locator, root, held.name)
+    except BaseException:
+        os.close(pidfd)
+        raise
+    device.lifeline = VmProcess(pid=holder.pid, who=who, pidfd=pidfd, locator=locator)
+    device.after_release(partial(os.close, pidfd))
+    log_attach(root, whose=who, device=held.name or locator)
+    return device
+
+
+def _ended(who: str, locator: str) -> VmGone:
+    return VmGone(f"{who} ended while it was looked at", device=locator, hint="see `mdevdisplay list`")
+
+
+def _pidfd(holder: Holder, who: str, locator: str, root: HostRoot) -> int:
+    try:
+        pidfd = os.pidfd_open(holder.pid)
+    except ProcessLookupError as error:
+        raise _ended(who, locator) from error
+    except OSError as error:
+        raise from_oserror(error, device=locator, doing=f"pidfd_open of {who}") from error
+    try:
+        # from here on the number cannot become another process's; before, it could
+        now = find_holder(root, holder.pid)
+        if now is None or now.start_time != holder.start_time:
+            raise _ended(who, locator)
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return pidfd
+
+
+def _duplicate(pidfd: int, holder: Holder, held: HeldDevice, locator: str, root: HostRoot) -> int:
+    who = describe_holder(holder)
+    doing = f"pidfd_getfd of descriptor {held.fd} of {who}"
+    try:
+        return duplicate_from(pidfd, held.fd)
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            raise _ended(who, locator) from error
+        if error.errno == errno.EBADF:
+            raise from_oserror(
+                error, device=locator, doing=doing, hint="it has closed the device; try again", kind=DeviceGone
+            ) from error
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise not_permitted(holder, locator, root, f"{doing} failed: EPERM") from error
+        if error.errno == errno.ENOSYS:
+            hint = "it needs Linux 5.6, and a seccomp filter that allows it (containers)"
+            raise from_oserror(error, device=locator, doing=doing, hint=hint, kind=DriverError) from error
+        raise from_oserror(error, device=locator, doing=doing) from error
+
+
+def not_permitted(holder: Holder, locator: str, root: HostRoot, what: str) -> NotPermitted:
+    """Return the error for a process that may not be read, with the likeliest reason first."""
+    uid = os.geteuid()
+    scope = read_attribute(root.proc / "sys/kernel/yama/ptrace_scope")
+    if uid not in (0, holder.uid):
+        hint = f"it runs as uid {holder.uid} and you are uid {uid}: run as root or with CAP_SYS_PTRACE"
+    elif uid:
+        hint = "run as root or with CAP_SYS_PTRACE"
+        if scope in ("1", "2", "3"):
+            hint += f" (Yama's ptrace_scope is {scope}, so the same uid is not enough)"
+    elif scope == "3":
+        hint = "Yama's ptrace_scope is 3, which forbids it to everybody until the host restarts"
+    else:
+        hint = "root lacks CAP_SYS_PTRACE here (a container?), or AppArmor or SELinux forbids it"
+    hint += f"; or let a launcher that may do it pass the descriptor (unix:PATH); {_DOC}"
+    return NotPermitted(what, device=locator, hint=hint, errno=errno.EPERM, cause="attach-not-permitted")

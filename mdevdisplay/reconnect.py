@@ -1,0 +1,180 @@
+"""A reader that opens its display anew when the VM comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from mdevdisplay.backend_info import BackendInfo
+from mdevdisplay.dmabuf import DmaBuf
+from mdevdisplay.errors import Closed, DeviceGone, LocatorError, MdevDisplayError, VmGone, WorkerDied
+from mdevdisplay.pixels.frame import Blank, Frame
+from mdevdisplay.reader import Readability
+from mdevdisplay.reading import DisplayReader
+from mdevdisplay.source import Finding, Identity
+from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.vfio.edid import Edid
+
+__all__ = ["ReconnectingReader", "check_returns"]
+
+T = TypeVar("T")
+_STEP = 0.5
+"""Seconds between two attempts to open the display anew."""
+
+
+def check_returns(locator: str) -> None:
+    """Raise `LocatorError` for a locator that names one process or one descriptor: neither comes back."""
+    if locator.partition(":")[0] in ("pid", "fd"):
+        raise LocatorError(
+            "names one process or one descriptor, which does not come back",
+            device=locator,
+            hint="to reconnect name the device by its UUID, or the VM: vm:NAME",
+        )
+
+
+class ReconnectingReader:
+    """Stands for one display whose VM may end and start again. Calls in between raise `VmGone`.
+
+    Serial numbers go on counting. Not thread-safe, like every reader.
+    """
+
+    def __init__(self, connect: Callable[[], DisplayReader]) -> None:
+        """Open the display with ``connect``, now and whenever it is gone; what it raises now is raised."""
+        self._connect = connect
+        self._reader: DisplayReader | None = connect()
+        self._known = self._reader
+        self._serial = 0
+        self._base = 0
+        self._next_try = 0.0
+        self._why = ""
+        self._closed = False
+
+    @property
+    def locator(self) -> str:
+        """How the display was named."""
+        return self._known.locator
+
+    @property
+    def identity(self) -> Identity:
+        """Driver, vendor, type and parent of the device, as they were last."""
+        return self._known.identity
+
+    @property
+    def borrowed(self) -> bool:
+        """Whether another process owns the device."""
+        return self._known.borrowed
+
+    @property
+    def backend_info(self) -> BackendInfo:
+        """The backend that was chosen last."""
+        return self._known.backend_info
+
+    @property
+    def last(self) -> DisplayReader:
+        """The reader of the moment, or the one before the VM ended."""
+        return self._known
+
+    @property
+    def reader(self) -> DisplayReader:
+        """The reader of the moment; raises `VmGone` where there is none."""
+        return self._reader or self._open_anew()
+
+    def surface(self, plane: PlaneType) -> SurfaceInfo | None:
+        """Return what a plane shows now, or None."""
+        return self._call(lambda reader: reader.surface(plane))
+
+    def capture(self, plane: PlaneType) -> Frame:
+        """Copy a plane."""
+        return self._counted(self._call(lambda reader: reader.capture(plane)))
+
+    def picture(self, plane: PlaneType) -> Frame | Blank:
+        """Return a frame, or a `Blank`, also while the VM is away."""
+        try:
+            return self._counted(self._call(lambda reader: reader.picture(plane)))
+        except (DeviceGone, WorkerDied) as error:
+            self._serial += 1
+            return Blank(serial=self._serial, timestamp=time.monotonic(), cause=error.cause)
+
+    def pin(self, plane: PlaneType) -> Any:
+        """Return pinned memory, with the reader that it belongs to."""
+        return self._call(lambda reader: _Pinned(reader, reader.pin(plane)))
+
+    def unpin(self, memory: Any) -> None:
+        """Let go what `pin` returned."""
+        memory.reader.unpin(memory.memory)
+
+    def dmabuf(self, plane: PlaneType) -> DmaBuf:
+        """Return the plane's dma-buf, the caller's own."""
+        return self._call(lambda reader: reader.dmabuf(plane))
+
+    def edid(self) -> Edid | None:
+        """Return the device's EDID region, or None."""
+        return self._call(lambda reader: reader.edid())
+
+    def readability(self, plane: PlaneType) -> Readability:
+        """Say how the pixels of a plane can be had."""
+        return self._call(lambda reader: reader.readability(plane))
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what the backend knows about the device's state."""
+        return self._call(lambda reader: reader.findings())
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        self._closed = True
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    def _call(self, call: Callable[[DisplayReader], T]) -> T:
+        reader = self.reader
+        try:
+            return call(reader)
+        except DeviceGone as error:
+            self._why = error.message
+            self._reader = None
+            self._next_try = time.monotonic() + _STEP
+            reader.close()
+            raise
+
+    def _open_anew(self) -> DisplayReader:
+        if self._closed:
+            raise Closed("the display was closed before", device=self.locator, hint="open it again")
+        if time.monotonic() < self._next_try:
+            raise self._away()
+        self._next_try = time.monotonic() + _STEP
+        try:
+            self._reader = self._known = self._connect()
+        except MdevDisplayError as error:
+            self._why = error.message
+            raise self._away() from error
+        self._base = self._serial
+        return self._reader
+
+    def _away(self) -> VmGone:
+        return VmGone(
+            f"the VM has not come back yet: {self._why}",
+            device=self.locator,
+            hint="the display is opened anew as soon as it has",
+        )
+
+    def _counted(self, picture: T) -> T:
+        if isinstance(picture, Frame):
+            picture.serial += self._base
+            self._serial = picture.serial
+        elif isinstance(picture, Blank):
+            picture = type(picture)(serial=picture.serial + self._base, timestamp=picture.timestamp)
+            self._serial = picture.serial
+        return picture
+
+
+class _Pinned:
+    """Pinned memory, with the reader that it belongs to: the VM may come back with another."""
+
+    def __init__(self, reader: DisplayReader, memory: Any) -> None:
+        self.reader = reader
+        self.memory = memory
+
+    def view(self) -> Any:
+        return self.memory.view()
