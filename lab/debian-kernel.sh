@@ -1,6 +1,8 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 # A kernel out of Debian's packages: downloaded and unpacked into the cache, never installed.
 # Sourced by kernels/NAME.sh, which sets debian_series (6.1) and debian_release (empty, or say bookworm-backports).
+
+kernel_scripts=debian-kernel.sh
 
 apt_options=(-qq -o APT::Sandbox::User=root)
 [[ -z $debian_release ]] || apt_options+=(-o "APT::Default-Release=$debian_release")
@@ -40,6 +42,7 @@ fetch_kernel() {
     debian_unpack_image "$dir" "$downloads" "$release"
     debian_unpack_headers "$dir" "$downloads" "$release"
     debian_unpack_samples "$dir" "$downloads"
+    debian_build_samples "$dir" "$release"
     rm -r "$downloads"
 }
 
@@ -88,4 +91,15 @@ debian_unpack_samples() {
     dpkg-deb --fsys-tarfile "$downloads"/linux-source-*.deb | tar -xO "./usr/src/$folder.tar.xz" | xz -dc -T0 |
         tar -x -C "$dir" --strip-components=2 "$folder/samples/vfio-mdev"
     mv "$dir/vfio-mdev" "$dir/samples"
+}
+
+debian_build_samples() {
+    local dir=$1 release=$2
+    say "building the sample drivers"
+    cp -r "$dir/samples" "$dir/objects"
+    echo 'obj-m := mdpy.o mbochs.o mtty.o mdpy-fb.o' >"$dir/objects/Kbuild"
+    quietly build_driver "$dir" "$dir/objects"
+    mkdir "$dir/modules/lib/modules/$release/updates"
+    mv "$dir"/objects/*.ko "$dir/modules/lib/modules/$release/updates/"
+    rm -r "$dir/objects"
 }

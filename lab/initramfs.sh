@@ -26,5 +26,5 @@ build_initramfs() {
     done
     # Not compressed: the host reads it faster than the guest could unpack it.
     (cd "$tree" && find . | "$dir/busybox" cpio --quiet -o -H newc) >"$dir/initramfs.cpio"
-    rm -r "$tree" "$dir/depends"
+    rm -rf "$tree" "$dir/depends"
 }

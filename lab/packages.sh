@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# The programs of the host that the lab calls, from Debian packages. Sourced by lab/setup.
+# The programs and headers of the host that the lab uses, each with its Debian package. Sourced by lab/setup;
+# a kernel may add to them.
 
 programs=(qemu-system-x86_64:qemu-system-x86 depmod:kmod make:make gcc-12:gcc-12 xz:xz-utils)
 
 missing_packages() {
     local pair
     for pair in "${programs[@]}"; do
-        command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
+        [[ $pair == /* && -e ${pair%%:*} ]] || command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
     done
 }
 
@@ -21,9 +22,10 @@ install_packages() {
     DEBIAN_FRONTEND=noninteractive quietly "${command[@]}" -o DPkg::Lock::Timeout=300 || die "apt-get install fails"
 }
 
+# Lists that know the kernel too: 6.12's sources came with Debian's security updates, so older ones do not.
 require_package_lists() {
-    [[ -z $(apt-cache show --no-all-versions busybox-static 2>/dev/null) ]] || return 0
-    ((EUID == 0)) || die "the package lists are missing; fetch them with: sudo apt-get update"
+    [[ -z $(apt-cache show --no-all-versions busybox-static 2>/dev/null) || -z $(kernel_version) ]] || return 0
+    ((EUID == 0)) || die "the package lists are missing or too old; fetch them with: sudo apt-get update"
     say "fetching the package lists"
     local seconds
     # Unlike the lock of dpkg, the lock of the lists cannot be waited for.

@@ -31,5 +31,5 @@ require_kernel_name() {
 # build_driver PREPARED FOLDER: compiles the external modules in FOLDER for the kernel in PREPARED.
 build_driver() {
     # The kernel's vmlinux is not at hand, which is what BTF for modules would be made from.
-    make -C "$1/build" M="$2" CONFIG_DEBUG_INFO_BTF_MODULES= modules
+    make -C "$1/build" M="$2" CC=gcc-12 HOSTCC=gcc-12 CONFIG_DEBUG_INFO_BTF_MODULES= modules
 }

@@ -19,6 +19,23 @@ CLASS = Path("/sys/class/mdev_bus")
 MDEVS = Path("/sys/bus/mdev/devices")
 
 
+_writers: list[subprocess.Popen[bytes]] = []
+
+
+def remove_mdev(name: str, seconds: float = 20) -> bool:
+    """Remove a mediated device; False if somebody, such as a failed test's variables, still has it open by then.
+
+    A write to ``remove`` returns once the last descriptor and mapping are gone, and no signal ends it. A child writes,
+    so that it is the child that waits, and only until this process has ended.
+    """
+    writer = subprocess.Popen(["/bin/sh", "-c", 'echo 1 >"$0"', str(MDEVS / name / "remove")])
+    try:
+        return writer.wait(seconds) == 0
+    except subprocess.TimeoutExpired:
+        _writers.append(writer)
+        return False
+
+
 def run_cli(*arguments: str, user: int | None = None) -> subprocess.CompletedProcess[bytes]:
     """Run the command line as a process of its own."""
     return subprocess.run(
@@ -43,7 +60,7 @@ def let_everybody_execute(python: str) -> None:
 
 
 def device_of(display: mdevdisplay.Display) -> Device:
-    source = display._reader.source
+    source = display.source
     assert isinstance(source, Device)
     return source
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from lab_support import CLASS, MDEVS
+from lab_support import CLASS, MDEVS, remove_mdev
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,7 +30,5 @@ def make_mdev() -> Iterator[Callable[[str], str]]:
         return name
 
     yield make
-    for name in made:
-        remove = MDEVS / name / "remove"
-        if remove.exists():
-            remove.write_text("1")
+    held = [name for name in made if (MDEVS / name).exists() and not remove_mdev(name)]
+    assert not held, "the test has left a descriptor or a mapping of them open"

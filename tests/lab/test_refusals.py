@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lab_support import MDEVS, device_of, let_everybody_execute, open_descriptors, run_cli
+from lab_support import MDEVS, device_of, let_everybody_execute, open_descriptors, remove_mdev, run_cli
 
 import mdevdisplay
 from mdevdisplay.errors import DeviceBusy, DeviceNotFound, NotADisplay
@@ -68,7 +68,7 @@ def test_a_device_that_vanishes_between_list_and_open(make_mdev: Callable[[str],
     """It was listed, it was removed, and opening it says so."""
     name = make_mdev("mdpy-vga")
     assert name in {device.locator for device in mdevdisplay.devices()}
-    (MDEVS / name / "remove").write_text("1")
+    assert remove_mdev(name)
     with pytest.raises(DeviceNotFound, match="no mediated device"):
         mdevdisplay.open(name)
     assert run_cli("info", name).returncode == 1
@@ -81,7 +81,7 @@ def test_a_closed_display_lets_the_device_go(make_mdev: Callable[[str], str]) ->
     frame = display.capture()
     with display.map() as view:
         display.close()
-    (MDEVS / name / "remove").write_text("1")
+    assert remove_mdev(name)
     assert not (MDEVS / name).exists()
     assert frame.raw.any()
     assert not view.any()
