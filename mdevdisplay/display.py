@@ -43,7 +43,8 @@ GRACE = 0.2
 def devices(root: HostRoot | None = None) -> list[DeviceInfo]:
     """Return every device of this host that could display, without touching one.
 
-    Mediated devices come from sysfs, others from the backends that know them. A backend that fails to list is left
+    Mediated devices and virtual functions come from sysfs, with the VM that /proc says uses each; others from the
+    backends that know them. A backend that fails to list is left
     out; `list_devices` says why.
     """
     return list_devices(root)[0]

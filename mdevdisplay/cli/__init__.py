@@ -26,7 +26,9 @@ _COMMANDS = {
 
 _EPILOG = """\b
 LOCATOR is a device's UUID or PCI address as sysfs spells it, libvirt's name of
-it (mdev_…, pci_…), or sim: for the simulated display, e.g.
+it (mdev_…, pci_…); a running VM by its name, vm:win10 or vm:win10/1 for its
+second display, or by its process, pid:4242; fd:7 or unix:PATH for a device that
+a launcher hands over; or sim: for the simulated display, e.g.
 sim:1280x720,format=RG16,cursor=on.
 
 \b

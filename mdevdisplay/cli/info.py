@@ -8,7 +8,7 @@ import click
 
 from mdevdisplay.cli import Command
 from mdevdisplay.cli.failure import describe_error
-from mdevdisplay.cli.options import backend_option, json_option, locator_argument, timeout_option
+from mdevdisplay.cli.options import backend_option, isolated_option, json_option, locator_argument, timeout_option
 from mdevdisplay.cli.output import print_json, print_line, printable
 from mdevdisplay.display import Display
 from mdevdisplay.display import open as open_display
@@ -22,11 +22,12 @@ _PLANES = (PlaneType.PRIMARY, PlaneType.CURSOR)
 @click.command("info", cls=Command)
 @locator_argument()
 @backend_option
+@isolated_option
 @timeout_option
 @json_option
-def command(locator: str, backend: str | None, timeout: float, as_json: bool) -> None:
+def command(locator: str, backend: str | None, isolated: bool | None, timeout: float, as_json: bool) -> None:
     """Describe one display: planes, format, modifier, EDID, and how its pixels can be read."""
-    with open_display(locator, backend=backend, timeout=timeout) as display:
+    with open_display(locator, backend=backend, isolated=isolated, timeout=timeout) as display:
         facts = _describe(display)
     if as_json:
         print_json(display=facts)
@@ -45,6 +46,7 @@ def _describe(display: Display) -> dict[str, Any]:
         "mdev_type": identity.mdev_type,
         "parent": identity.parent,
         "access": "borrowed" if display.borrowed else "owned",
+        "isolated": display.isolated,
         "backend": {
             "name": chosen.name,
             "distribution": chosen.distribution,

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-__all__ = ["PLANES", "backend_option", "json_option", "locator_argument", "plane_option", "timeout_option"]
+__all__ = [
+    "PLANES",
+    "backend_option",
+    "isolated_option",
+    "json_option",
+    "locator_argument",
+    "plane_option",
+    "timeout_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 PLANES = ("primary", "cursor", "overlay")
@@ -24,7 +32,10 @@ def _complete_locator(_ctx: click.Context, _param: click.Parameter, incomplete: 
     from mdevdisplay.errors import MdevDisplayError
 
     try:
-        found = [CompletionItem(device.locator, help=printable(device.identity.mdev_type)) for device in devices()]
+        listed = devices()
+        found = [CompletionItem(device.locator, help=printable(device.identity.mdev_type)) for device in listed]
+        names = dict.fromkeys(device.vm for device in listed if device.vm)
+        found += [CompletionItem(f"vm:{name}", help="a running VM") for name in names]
     except MdevDisplayError:
         found = []
     found.append(CompletionItem("sim:", help="the simulated display"))
@@ -67,6 +78,11 @@ timeout_option = click.option(
     show_default=True,
     metavar="SECONDS",
     help="How long the driver may take for an answer.",
+)
+isolated_option = click.option(
+    "--isolated/--in-process",
+    default=None,
+    help="Read the device in a process of its own, or in this one.  [default: of its own where a VM uses it]",
 )
 plane_option = click.option(
     "--plane", type=click.Choice(PLANES), default="primary", show_default=True, help="Which plane."

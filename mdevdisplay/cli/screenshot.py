@@ -7,6 +7,8 @@ import re
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,16 @@ import click
 
 from mdevdisplay.cli import Command
 from mdevdisplay.cli.failure import EXIT_ERROR, EXIT_NOTHING, complain, describe_error
-from mdevdisplay.cli.options import backend_option, json_option, locator_argument, plane_option, timeout_option
+from mdevdisplay.cli.options import (
+    backend_option,
+    isolated_option,
+    json_option,
+    locator_argument,
+    plane_option,
+    timeout_option,
+)
 from mdevdisplay.cli.output import print_json, print_line, printable, writing_stdout
-from mdevdisplay.display import list_devices
+from mdevdisplay.display import Display, list_devices
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError
 from mdevdisplay.formats import fourcc_name
@@ -43,6 +52,7 @@ from mdevdisplay.surface import PlaneType
 )
 @plane_option
 @backend_option
+@isolated_option
 @timeout_option
 @json_option
 def command(
@@ -52,6 +62,7 @@ def command(
     wait: float,
     plane: str,
     backend: str | None,
+    isolated: bool | None,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -60,7 +71,8 @@ def command(
     The name's ending says which kind: PNG, or any other that Pillow writes. Without -o the file is named after the
     locator.
     """
-    shot = _Shot(plane=PlaneType[plane.upper()], backend=backend, timeout=timeout, wait=wait)
+    opening = partial(open_display, backend=backend, isolated=isolated, timeout=timeout)
+    shot = _Shot(opening, plane=PlaneType[plane.upper()], wait=wait)
     if every:
         _take_all(shot, locator, output, as_json=as_json)
         return
@@ -85,14 +97,13 @@ def command(
 class _Shot:
     """How to take a picture."""
 
-    def __init__(self, *, plane: PlaneType, backend: str | None, timeout: float, wait: float) -> None:
+    def __init__(self, opening: Callable[[str], Display], *, plane: PlaneType, wait: float) -> None:
+        self._open = opening
         self._plane = plane
-        self._backend = backend
-        self._timeout = timeout
         self._wait = wait
 
     def take(self, locator: str) -> Frame:
-        with open_display(locator, backend=self._backend, timeout=self._timeout) as display:
+        with self._open(locator) as display:
             return display.capture(self._plane, wait=self._wait)
 
 

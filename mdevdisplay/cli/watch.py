@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mdevdisplay.cli import Command
-from mdevdisplay.cli.options import backend_option, locator_argument, plane_option, timeout_option
+from mdevdisplay.cli.options import backend_option, isolated_option, locator_argument, plane_option, timeout_option
 from mdevdisplay.cli.output import printable
 from mdevdisplay.display import Display
 from mdevdisplay.display import open as open_display
@@ -27,10 +27,21 @@ if TYPE_CHECKING:
 @locator_argument()
 @click.option("--fps", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="How often to look.")
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many looks.")
+@click.option("--reconnect", is_flag=True, help="Wait for a VM that ends to come back.")
 @plane_option
 @backend_option
+@isolated_option
 @timeout_option
-def command(locator: str, fps: float, frames: int | None, plane: str, backend: str | None, timeout: float) -> None:
+def command(
+    locator: str,
+    fps: float,
+    frames: int | None,
+    reconnect: bool,
+    plane: str,
+    backend: str | None,
+    isolated: bool | None,
+    timeout: float,
+) -> None:
     """Show a display live in the terminal; Ctrl-C ends it.
 
     In kitty and in terminals with Sixel as a picture, elsewhere in half characters.
@@ -40,7 +51,8 @@ def command(locator: str, fps: float, frames: int | None, plane: str, backend: s
             raise click.UsageError(f"Standard {name} is not a terminal; see `mdevdisplay screenshot`.")
     # a warning of textual-image's would be drawn in the middle of drawing, without end
     logging.getLogger("textual_image").addHandler(logging.NullHandler())
-    with open_display(locator, backend=backend, timeout=timeout) as display, suppress(KeyboardInterrupt):
+    opening = open_display(locator, backend=backend, isolated=isolated, reconnect=reconnect, timeout=timeout)
+    with opening as display, suppress(KeyboardInterrupt):
         _show(display, PlaneType[plane.upper()], fps, frames)
 
 
@@ -63,8 +75,9 @@ def _page(display: Display, picture: Frame | Blank) -> Layout:
     from rich.text import Text
     from textual_image.renderable import Image
 
-    shown = "nothing displayed"
-    if isinstance(picture, Frame):
+    if isinstance(picture, Blank):
+        shown = "waiting for the VM to come back" if picture.cause else "nothing displayed"
+    else:
         shown = f"{picture.width}x{picture.height} {fourcc_name(picture.surface.fourcc)}"
     title = Text(f"{printable(display.locator)}  {time.strftime('%H:%M:%S')}  {shown}", style="bold", no_wrap=True)
     page = Layout()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Callable
 from functools import partial
 
 import attrs
@@ -19,11 +21,12 @@ from mdevdisplay.errors import (
 )
 from mdevdisplay.host.auth_log import log_attach
 from mdevdisplay.host.borrowed import borrow
-from mdevdisplay.host.holders import HeldDevice, Holder, find_holder
+from mdevdisplay.host.holders import HeldDevice, HeldGroup, Holder, find_holder
 from mdevdisplay.host.root import HostRoot, read_attribute
 from mdevdisplay.vfio.device import Device
+from mdevdisplay.vfio.group import device_of_group
 
-__all__ = ["VmProcess", "attach", "describe_holder", "not_permitted"]
+__all__ = ["VmProcess", "attach", "attach_by_name", "describe_holder", "not_permitted"]
 
 _DOC = "docs/permissions.md has every cause"
 
@@ -81,18 +84,62 @@ def attach(holder: Holder, held: HeldDevice, locator: str, root: HostRoot) -> De
         NotPermitted: pidfd_getfd(2) is not allowed.
         NotADisplay, DriverError: the descriptor is not one that can be read.
     """
+    return _attach(holder, locator, root, held.name, lambda pidfd: _duplicate(pidfd, holder, held.fd, locator, root))
+
+
+def attach_by_name(holder: Holder, name: str, locator: str, root: HostRoot) -> Device:
+    """Return a borrowed device of a process by the device's name.
+
+    Where several of its descriptors may be the one, as before Linux 6.18, the device is asked from a duplicate of the
+    process's own descriptor of the group, which cannot be wrong. Arguments and errors are those of `attach`.
+    """
+    held = next((held for held in holder.devices if held.name == name), None)
+    if held is not None:
+        return attach(holder, held, locator, root)
+    group = next((group for group in holder.groups if name in group.devices), None)
+    if group is None:
+        raise DeviceGone(
+            f"{describe_holder(holder)} does not hold device {name} by a group any more",
+            device=locator,
+            hint="see `mdevdisplay list`",
+        )
+
+    def ask(pidfd: int) -> int:
+        fd = _duplicate(pidfd, holder, group.fd, locator, root)
+        try:
+            _check_group(fd, group, root, locator)
+            return device_of_group(fd, name, locator)
+        finally:
+            os.close(fd)
+
+    return _attach(holder, locator, root, name, ask)
+
+
+def _check_group(fd: int, group: HeldGroup, root: HostRoot, locator: str) -> None:
+    """Make sure that the number has not become another file's: an ioctl means something else to each."""
+    status = os.fstat(fd)
+    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    node = (root.sys / "dev/char" / number).resolve().name
+    if not stat.S_ISCHR(status.st_mode) or node.rpartition("-")[2] != group.number:
+        raise DeviceGone(
+            f"descriptor {group.fd} is not group {group.number} any more", device=locator, hint="try again"
+        )
+
+
+def _attach(holder: Holder, locator: str, root: HostRoot, name: str, take: Callable[[int], int]) -> Device:
+    """Attach with what ``take`` gets through the process's pidfd."""
     who = describe_holder(holder)
     if not holder.readable:
         raise not_permitted(holder, locator, root, f"reading the descriptors of {who} is not allowed")
     pidfd = _pidfd(holder, who, locator, root)
     try:
-        device = borrow(_duplicate(pidfd, holder, held, locator, root), locator, root, held.name)
+        device = borrow(take(pidfd), locator, root, name)
     except BaseException:
         os.close(pidfd)
         raise
     device.lifeline = VmProcess(pid=holder.pid, who=who, pidfd=pidfd, locator=locator)
     device.after_release(partial(os.close, pidfd))
-    log_attach(root, whose=who, device=held.name or locator)
+    log_attach(root, whose=who, device=name or locator)
     return device
 
 
@@ -118,11 +165,11 @@ def _pidfd(holder: Holder, who: str, locator: str, root: HostRoot) -> int:
     return pidfd
 
 
-def _duplicate(pidfd: int, holder: Holder, held: HeldDevice, locator: str, root: HostRoot) -> int:
+def _duplicate(pidfd: int, holder: Holder, fd: int, locator: str, root: HostRoot) -> int:
     who = describe_holder(holder)
-    doing = f"pidfd_getfd of descriptor {held.fd} of {who}"
+    doing = f"pidfd_getfd of descriptor {fd} of {who}"
     try:
-        return duplicate_from(pidfd, held.fd)
+        return duplicate_from(pidfd, fd)
     except OSError as error:
         if error.errno == errno.ESRCH:
             raise _ended(who, locator) from error

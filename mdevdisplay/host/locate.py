@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from mdevdisplay.errors import (
     DeviceBusy,
@@ -15,11 +17,11 @@ from mdevdisplay.errors import (
     MdevDisplayError,
     NotADisplay,
 )
-from mdevdisplay.host.attach import attach, describe_holder, not_permitted
+from mdevdisplay.host.attach import attach, attach_by_name, describe_holder, not_permitted
 from mdevdisplay.host.devices import PCI_ADDRESS, UUID, HostDevice, find, without_node
 from mdevdisplay.host.free import open_free
 from mdevdisplay.host.handed import open_inherited, receive_device
-from mdevdisplay.host.holders import HeldDevice, Holder, find_holder, find_holders, named
+from mdevdisplay.host.holders import Holder, find_holder, find_holders, named
 from mdevdisplay.host.root import HostRoot
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.gfx import GfxKind
@@ -107,7 +109,7 @@ def open_vm(locator: str, root: HostRoot) -> Device:
 def _open_by_name(locator: str, name: str, root: HostRoot) -> Device:
     holding = _holding(root, name)
     if holding:
-        return attach(*holding[0], locator, root)
+        return attach_by_name(holding[0], name, locator, root)
     if _missing_vm_uuid(root, name):
         return _attach_to(_only(named(find_holders(root), name), name, locator), None, locator, root)
     device = find(root, name)
@@ -116,7 +118,7 @@ def _open_by_name(locator: str, name: str, root: HostRoot) -> Device:
     except DeviceBusy as error:
         again = _holding(root, name)  # a VM that started meanwhile
         if again:
-            return attach(*again[0], locator, root)
+            return attach_by_name(again[0], name, locator, root)
         raise _busy(error, locator, root) from error
     except DeviceGone as error:
         if error.errno != errno.ENOENT:
@@ -147,15 +149,12 @@ def _left(root: HostRoot, name: str) -> HostDevice | None:
         return None
 
 
-def _holding(root: HostRoot, name: str) -> list[tuple[Holder, HeldDevice]]:
-    """Return who holds a device, with which descriptor; VMMs first, and not this process itself."""
-    found = [(holder, held) for holder in _others(root) for held in holder.devices if held.name == name]
-    return sorted(found, key=lambda entry: not entry[0].vm.kind)
+def _holding(root: HostRoot, name: str) -> list[Holder]:
+    """Return who holds a device, VMMs first, without this process itself."""
+    return [holder for holder in _others(root) if holder.holds(name)]
 
 
 def _others(root: HostRoot) -> list[Holder]:
-    import os
-
     return [holder for holder in find_holders(root) if holder.pid != os.getpid()]
 
 
@@ -166,7 +165,11 @@ def _busy(error: DeviceBusy, locator: str, root: HostRoot) -> MdevDisplayError:
         return not_permitted(
             hidden[0], locator, root, f"another process holds the device, perhaps {describe_holder(hidden[0])}"
         )
-    unknown = [holder for holder in _others(root) if any(not held.name for held in holder.devices)]
+    unknown = [
+        holder
+        for holder in _others(root)
+        if sum(not held.name for held in holder.devices) > len(holder.others)
+    ]
     if unknown:
         names = ", ".join(f"pid:{holder.pid} ({describe_holder(holder)})" for holder in unknown[:5])
         error.hint = f"another process holds it, and nothing tells which of theirs it is; try {names}"
@@ -241,13 +244,23 @@ def _attach_to(holder: Holder, index: int | None, locator: str, root: HostRoot) 
 
 
 def _displays(holder: Holder, locator: str, root: HostRoot) -> list[Device]:
-    """Attach to every device of a process, and keep those that answer as a display, by their descriptors' numbers."""
+    """Attach to every device of a process, and keep those that answer as a display.
+
+    They are in the order of their names, which outlives the process, or of descriptors where a name is not known.
+    """
     displays: list[Device] = []
     failures: list[MdevDisplayError] = []
+    attaching: list[Callable[[], Device]]
+    names = [held.name for held in holder.devices if held.name]
+    if len(names) + len(holder.others) == len(holder.devices):
+        names = sorted([*names, *holder.others])
+        attaching = [partial(attach_by_name, holder, name, locator, root) for name in names]
+    else:
+        attaching = [partial(attach, holder, held, locator, root) for held in holder.devices]
     try:
-        for held in sorted(holder.devices, key=lambda entry: entry.fd):
+        for call in attaching:
             try:
-                device = attach(holder, held, locator, root)
+                device = call()
             except (NotADisplay, DeviceGone) as error:
                 failures.append(error)
                 continue

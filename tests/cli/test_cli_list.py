@@ -1,18 +1,37 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from host.fake_processes import DEVICE, FakeProcesses
 from pixels.holdings import eventually
 from pixels.vendor import install, installed
 
-from cli.helpers import environment, here, here_json, run, run_json
+from cli.helpers import PROGRAM, environment, here, here_json, run, run_json
+from cli.terminal import Terminal
 from mdevdisplay import DeviceInfo
-from mdevdisplay.testing import FakeKernel, Gvt, Mbochs, Mdpy, Nvidia
+from mdevdisplay.testing import FakeKernel, Mbochs, Mdpy, Nvidia
 
-FIELDS = ["locator", "parent", "mdev_type", "type_name", "driver", "vendor", "vm", "pid", "listed_by"]
+FIELDS = [
+    "locator",
+    "parent",
+    "mdev_type",
+    "type_name",
+    "driver",
+    "vendor",
+    "vm",
+    "vm_uuid",
+    "pid",
+    "state",
+    "listed_by",
+]
+TITLES = ["LOCATOR", "PARENT", "TYPE", "BACKEND", "VM", "PID", "STATE"]
+UUID = "48888226-7b6b-415c-bcf7-b278ba0bca62"
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +50,15 @@ def test_a_host_without_devices_says_so() -> None:
 
 
 def test_devices_are_listed_from_sysfs_by_another_process(kernel: FakeKernel) -> None:
-    """UUIDs and parents as sysfs spells them, in order, with type and driver."""
+    """UUIDs and parents as sysfs spells them, in order, with type and state."""
     mdpy, nvidia = kernel.add(Mdpy("vga")), kernel.add(Nvidia())
     env = environment(MDEVDISPLAY_HOST_ROOT=str(kernel.path))
     result = run("list", env=env)
     lines = [line.split() for line in result.stdout.decode().splitlines()]
     assert lines == [
-        ["LOCATOR", "PARENT", "TYPE", "DRIVER", "VM"],
-        [mdpy.name, "mdpy", "mdpy-vga", "mdpy", "-"],
-        [nvidia.name, "0000:41:00.0", "nvidia-63", "nvidia", "-"],
+        TITLES,
+        [mdpy.name, "mdpy", "mdpy-vga", "-", "-", "-", "unknown"],
+        [nvidia.name, "0000:41:00.0", "nvidia-63", "-", "-", "-", "unknown"],
     ]
     first, second = run_json("list", env=env)["devices"]
     assert list(first) == FIELDS
@@ -55,7 +74,7 @@ def test_columns_are_aligned(kernel: FakeKernel) -> None:
     kernel.add(Mdpy("vga"))
     kernel.add(Nvidia())
     lines = here("list").stdout.splitlines()
-    for title in ("PARENT", "TYPE", "DRIVER"):
+    for title in TITLES[1:]:
         place = lines[0].index(title)
         assert all(line[place - 1] == " " and line[place] != " " for line in lines[1:])
     assert all(line == line.rstrip() for line in lines)
@@ -75,7 +94,6 @@ def test_probing_says_what_each_device_shows(kernel: FakeKernel) -> None:
     """Backend and picture size, or why not; one device's trouble does not hide the others."""
     kernel.add(Mdpy("vga"))
     kernel.add(Mbochs())
-    busy = kernel.add(Gvt())
     gone = kernel.add(Nvidia())
     gone.gone = True
     devices = here_json("list", "--probe")["devices"]
@@ -85,12 +103,25 @@ def test_probing_says_what_each_device_shows(kernel: FakeKernel) -> None:
     assert answers[1]["backend"] == "mbochs"
     assert answers[1]["error"]["cause"] == "nothing-displayed"
     assert answers[2]["backend"] == ""
-    assert answers[2]["error"]["device"] == busy.name
-    assert answers[3]["error"]["cause"] == "device-gone"
+    assert answers[2]["error"]["device"] == gone.name
+    assert answers[2]["error"]["cause"] == "device-gone"
     text = here("list", "--probe")
     assert text.exit_code == 0
-    for part in ("BACKEND", "SHOWS", "640x480 XR24", "nothing-displayed", "device-gone"):
-        assert part in text.stdout
+    lines = text.stdout.splitlines()
+    assert lines[0].split() == [*TITLES, "MODE", "FORMAT", "ERROR"]
+    assert lines[1].split()[3] == "region_cap"
+    assert lines[1].split()[-3:] == ["640x480", "XR24", "-"]
+    assert lines[2].split()[3] == "mbochs"
+    assert lines[2].split()[7:10] == ["-", "-", "nothing-displayed:"]
+    assert lines[3].split()[7:10] == ["-", "-", "device-gone:"]
+
+
+def test_probing_without_trouble_has_no_column_for_it(kernel: FakeKernel) -> None:
+    """Mode and format behind the usual ones, with the backend that was chosen."""
+    device = kernel.add(Mdpy("vga"))
+    titles, line = (text.split() for text in here("list", "--probe").stdout.splitlines())
+    assert titles == [*TITLES, "MODE", "FORMAT"]
+    assert line == [device.name, "mdpy", "mdpy-vga", "region_cap", "-", "-", "unknown", "640x480", "XR24"]
 
 
 def test_probing_has_a_deadline(kernel: FakeKernel) -> None:
@@ -105,11 +136,30 @@ def test_probing_has_a_deadline(kernel: FakeKernel) -> None:
     assert eventually(lambda: not kernel.leaks())
 
 
+def test_a_vm_is_listed_with_its_process(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name, UUID, pid and state, from /proc, by another process; its name cannot steer the terminal."""
+    held, free = kernel.add(Mdpy("vga")), kernel.add(Mbochs())
+    processes = FakeProcesses(kernel.path, monkeypatch)
+    words = [b"qemu-kvm", b"-name", b"guest=win\x1b[2J\xff10", b"-uuid", UUID.encode()]
+    processes.add(4242, words, {20: DEVICE}, fdinfo={20: f"/sys/devices/x/{held.name}"})
+    env = environment(MDEVDISPLAY_HOST_ROOT=str(kernel.path))
+    text = run("list", env=env).stdout.decode()
+    assert "\x1b" not in text
+    lines = text.splitlines()
+    assert lines[1].split()[4:] == ["win\\x1b[2J\\udcff10", "4242", "in", "use"]
+    assert lines[2].split()[4:] == ["-", "-", "free"]
+    first, second = run_json("list", env=env)["devices"]
+    assert (first["vm"], first["vm_uuid"], first["pid"], first["state"]) == ("win\x1b[2J\udcff10", UUID, 4242, "in use")
+    assert (second["locator"], second["pid"], second["state"]) == (free.name, None, "free")
+    assert not kernel.calls
+
+
 def test_devices_of_backends_are_listed_too(tmp_path: Path) -> None:
     """With the VM that uses one, its process and the backend that lists it."""
     with installed(tmp_path) as acme:
         acme.listed.append(DeviceInfo(locator="acme:1", vm="win10", pid=4242))
-        assert "win10" in here("list").stdout
+        line = here("list").stdout.splitlines()[1]
+        assert line.split()[3:] == ["acme", "win10", "4242", "-"]
         [device] = here_json("list")["devices"]
     assert (device["vm"], device["pid"], device["listed_by"]) == ("win10", 4242, "acme")
 
@@ -166,3 +216,108 @@ def test_probing_a_vendors_device_that_fails(tmp_path: Path) -> None:
     [device] = run_json("list", "--probe", env=env)["devices"]
     assert device["probe"]["error"]["cause"] == "plugin-error"
     assert "acme" in device["probe"]["error"]["message"]
+
+
+# --- watching ---
+
+
+class Follower:
+    """``mdevdisplay list --watch`` into a pipe, read line by line."""
+
+    def __init__(self, root: Path, *arguments: str) -> None:
+        env = environment(MDEVDISPLAY_HOST_ROOT=str(root))
+        command = [PROGRAM, "list", "--watch", *arguments]
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.lines = self.process.stdout
+
+    def interrupt(self) -> tuple[int, bytes]:
+        """Press Ctrl-C; return the exit status and what came on standard error."""
+        self.process.send_signal(signal.SIGINT)
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def followers() -> Iterator[list[Follower]]:
+    started: list[Follower] = []
+    yield started
+    for follower in started:
+        follower.process.kill()
+        follower.process.communicate()
+
+
+def test_watching_with_json_is_one_line_a_change(kernel: FakeKernel, followers: list[Follower]) -> None:
+    """The keys are those of ``list --json``; what does not change is not said again; Ctrl-C ends it with status 0."""
+    follower = Follower(kernel.path, "--json")
+    followers.append(follower)
+    assert json.loads(follower.lines.readline()) == {"version": 1, "devices": [], "errors": []}
+    device = kernel.add(Mdpy("vga"))
+    found: list[dict[str, object]] = []
+    while not found or not found[-1]["mdev_type"]:  # it may be seen while it is half there
+        entry = json.loads(follower.lines.readline())
+        found = entry["devices"]
+    assert list(found[0]) == FIELDS
+    assert found[0]["locator"] == device.name
+    device.vanish()
+    while json.loads(follower.lines.readline())["devices"]:
+        pass
+    assert follower.interrupt() == (0, b"")
+
+
+def test_watching_into_a_pipe_prints_the_table_at_each_change(kernel: FakeKernel, followers: list[Follower]) -> None:
+    """A line between two tables."""
+    device = kernel.add(Mdpy("vga"))
+    follower = Follower(kernel.path)
+    followers.append(follower)
+    assert follower.lines.readline().split() == [title.encode() for title in TITLES]
+    assert follower.lines.readline().startswith(device.name.encode())
+    device.vanish()
+    assert follower.lines.readline() == b"\n"
+    lines = b""
+    while b"No virtual GPU" not in lines:
+        lines += follower.lines.readline()
+    assert follower.interrupt() == (0, b"")
+
+
+def test_watching_ends_with_its_reader(kernel: FakeKernel, followers: list[Follower]) -> None:
+    """Though nothing changes and so nothing is written, as with ``| head -1``."""
+    follower = Follower(kernel.path, "--json")
+    followers.append(follower)
+    follower.lines.readline()
+    follower.lines.close()
+    assert follower.process.wait(30) == 0
+    assert follower.process.stderr is not None
+    assert follower.process.stderr.read() == b""
+
+
+def test_watching_a_terminal_draws_the_table_anew(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its place, with names that cannot steer it; Ctrl-C leaves the last one and the cursor."""
+    device = kernel.add(Mdpy("vga"))
+    env = environment(MDEVDISPLAY_HOST_ROOT=str(kernel.path), TERM="xterm-256color")
+    terminal = Terminal([PROGRAM, "list", "--watch"], env, columns=160)
+    try:
+        terminal.wait_for(lambda: device.name in terminal.screen.display[1])
+        assert terminal.screen.display[0].split() == TITLES
+        assert terminal.screen.display[1].split()[-1] == "unknown"
+        path = f"/sys/devices/x/{device.name}"
+        words = ["qemu-kvm", "-name", "guest=win\x1b]0;owned\x07[bold]"]
+        FakeProcesses(kernel.path, monkeypatch).add(77, words, {20: DEVICE}, fdinfo={20: path})
+        terminal.wait_for(lambda: "in use" in terminal.screen.display[1])
+        assert terminal.screen.display[1].split()[4:6] == ["win\\x1b]0;owned\\x07[bold]", "77"]
+        assert terminal.screen.display[2].strip() == ""
+        assert b"owned\x07" not in terminal.raw
+        device.vanish()
+        terminal.wait_for(lambda: "No virtual GPU" in terminal.screen.display[0])
+        terminal.child.sendintr()
+        assert terminal.end() == 0
+        assert not terminal.screen.cursor.hidden
+        assert "Traceback" not in "".join(terminal.screen.display)
+    finally:
+        terminal.child.close(force=True)
+
+
+def test_watching_does_not_probe() -> None:
+    """It looks from outside; asking every device each second is refused."""
+    for arguments in (["--watch", "--probe"], ["--watch", "--probe", "--json"]):
+        assert run("list", *arguments).returncode == 2

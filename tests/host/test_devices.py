@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mdevdisplay.errors import DeviceNotFound, DriverError, MdevDisplayError
 from mdevdisplay.host import HostRoot, list_mdevs
-from mdevdisplay.host.devices import find
+from mdevdisplay.host.devices import find, list_functions
 from mdevdisplay.source import Identity
 from mdevdisplay.testing import Driver, FakeKernel, Gvt, Mbochs, Mdpy, Mtty, Nvidia
 
@@ -149,6 +149,76 @@ def test_the_vendor_is_the_text_before_the_first_dash(
     kernel.add(driver)
     (device,) = list_mdevs(root)
     assert device.identity.vendor == vendor
+
+
+# --- virtual functions ---
+
+
+def function(kernel: FakeKernel, address: str, **attributes: str) -> Path:
+    """Add a virtual function with attributes such as ``nvidia/current_vgpu_type``; return its directory."""
+    path = kernel.sysfs.device(kernel.add(Nvidia(address, pci=True)))
+    for name, text in attributes.items():
+        file = path / name.replace("__", "/")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    return path
+
+
+TABLE = "ID    : vGPU Name\n1428  : NVIDIA H200X-141C\n1414  : NVIDIA H200X-1-18C\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "name"), [(TABLE, "NVIDIA H200X-1-18C"), ("", ""), ("1428 : other\n14140 : none\n1414\n", "")]
+)
+def test_nvidias_functions_are_known_by_their_type(kernel: FakeKernel, root: HostRoot, table: str, name: str) -> None:
+    """The number is the type; its name comes from the list of what can be made, if it is in there still."""
+    attributes = {"nvidia__current_vgpu_type": "1414\n", "nvidia__creatable_vgpu_types": table}
+    path = function(kernel, "0000:41:00.4", **attributes)
+    (path.parent / "0000:41:00.0/driver").symlink_to(kernel.sysfs.path / "bus/pci/drivers/nvidia")
+    [device] = list_functions(root)
+    assert device.identity == Identity(
+        name="0000:41:00.4", driver="nvidia", vendor="nvidia", mdev_type="nvidia-1414", parent="0000:41:00.0"
+    )
+    assert device.type_name == name
+    assert device == find(root, "0000:41:00.4")
+
+
+@pytest.mark.parametrize("number", ["0", "", "-1", "none", "1414 1428", "\u0661"])
+def test_a_function_of_nvidias_without_a_type_is_no_vgpu(kernel: FakeKernel, root: HostRoot, number: str) -> None:
+    """0 says that it has none; opening it would be ENODEV."""
+    function(kernel, "0000:41:00.4", nvidia__current_vgpu_type=f"{number}\n")
+    assert list_functions(root) == []
+    assert find(root, "0000:41:00.4").identity.mdev_type == ""
+
+
+def test_other_vendors_functions_are_display_controllers_of_a_vfio_driver(kernel: FakeKernel, root: HostRoot) -> None:
+    """A graphics function that the host keeps, and a network function for a VM, are no vGPUs; nor is a whole card."""
+    intel = function(kernel, "0000:00:02.1", **{"class": "0x030000\n"})
+    (kernel.sysfs.path / "bus/pci/drivers/i915").mkdir()
+    (intel.parent / "0000:00:02.0/driver").symlink_to(kernel.sysfs.path / "bus/pci/drivers/i915")
+    function(kernel, "0000:65:00.1", **{"class": "0x020000\n"})
+    host = function(kernel, "0000:66:00.1", **{"class": "0x038000\n"})
+    shutil.rmtree(host / "vfio-dev")
+    (function(kernel, "0000:67:00.1", **{"class": "0x030000\n"}) / "physfn").unlink()
+    kernel.add(Mdpy())
+    [device] = list_functions(root)
+    assert (device.identity.name, device.identity.vendor, device.identity.parent) == (
+        "0000:00:02.1",
+        "i915",
+        "0000:00:02.0",
+    )
+    assert device.vfio
+
+
+def test_functions_come_and_go(kernel: FakeKernel, root: HostRoot, tmp_path: Path) -> None:
+    """In order of their addresses; a link to nothing is left out; a host may have no PCI at all."""
+    for address in ("0000:41:00.5", "0000:41:00.4"):
+        function(kernel, address)
+    assert [device.identity.name for device in list_functions(root)] == ["0000:41:00.4", "0000:41:00.5"]
+    (kernel.sysfs.device(kernel.add(Nvidia("0000:41:00.6", pci=True))) / "physfn").unlink()
+    shutil.rmtree((kernel.sysfs.path / "bus/pci/devices/0000:41:00.5").resolve())
+    assert [device.identity.name for device in list_functions(root)] == ["0000:41:00.4"]
+    assert list_functions(HostRoot(tmp_path / "missing")) == []
 
 
 NAMES = st.text(

@@ -19,7 +19,10 @@ def test_the_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, va
     if value is not None:
         monkeypatch.setenv("MDEVDISPLAY_HOST_ROOT", value)
     found = HostRoot.from_environment()
-    assert (found.path, found.sys, found.dev) == (Path(root), Path(root) / "sys", Path(root) / "dev")
+    assert found.path == Path(root)
+    assert [found.sys, found.proc, found.run, found.dev] == [
+        Path(root) / name for name in ("sys", "proc", "run", "dev")
+    ]
 
 
 @pytest.mark.parametrize(
