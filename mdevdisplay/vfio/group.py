@@ -25,7 +25,7 @@ from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.kvm import EmptyVm
 from mdevdisplay.vfio.quirks import quirks_of
 
-__all__ = ["open_by_group"]
+__all__ = ["device_of_group", "open_by_group"]
 
 _PERMISSION_HINT = (
     "run as root, or give your user the node: `chown USER {node}` now, a udev rule on SUBSYSTEM vfio for good"
@@ -63,7 +63,7 @@ def open_by_group(
             _join(container, group_fd, group_node, locator)
             if identity is not None and quirks_of(identity).wants_kvm:
                 vm = EmptyVm(group_fd, locator, dev)
-            source = Device(_device_fd(group_fd, name, locator), locator, identity)
+            source = Device(device_of_group(group_fd, name, locator), locator, identity)
         except BaseException:
             if vm is not None:
                 vm.close()
@@ -126,7 +126,15 @@ def _join(container: int, group: int, node: Path, locator: str) -> None:
     _set_iommu(container, locator)
 
 
-def _device_fd(group: int, name: str, locator: str) -> int:
+def device_of_group(group: int, name: str, locator: str) -> int:
+    """Return a new descriptor of a device of an open group (VFIO_GROUP_GET_DEVICE_FD).
+
+    A device that is open already is opened once more: the driver's own open is called for the first only
+    (vfio_device_open).
+
+    Raises:
+        DeviceBusy, DeviceGone, NotADisplay, DriverError: the driver refuses.
+    """
     try:
         return ioctl(group, uapi.VFIO_GROUP_GET_DEVICE_FD, bytearray(os.fsencode(name) + b"\0"))
     except OSError as error:

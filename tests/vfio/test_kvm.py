@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from mdevdisplay.errors import DriverError, NotPermitted
+from mdevdisplay.errors import DriverError, MdevDisplayError, NotPermitted
 from mdevdisplay.host import open_device
 from mdevdisplay.testing import FakeKernel, Gvt, Mdpy
 from mdevdisplay.vfio import kvm, uapi
@@ -47,5 +47,5 @@ def test_a_driver_that_refuses_all_the_same(kernel: FakeKernel) -> None:
     """Nothing of the VM is left."""
     driver = kernel.add(Gvt())
     driver.open_errno = errno.EEXIST
-    with pytest.raises(DriverError.__base__, match="EEXIST"):
+    with pytest.raises(MdevDisplayError, match="EEXIST"):
         open_device(driver.name)
