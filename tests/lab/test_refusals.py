@@ -33,6 +33,7 @@ def test_a_serial_port_is_not_a_display(kind: str, make_mdev: Callable[[str], st
         assert b"[not-a-display]" in result.stderr
 
 
+@pytest.mark.by_group
 def test_a_group_opens_once(make_mdev: Callable[[str], str]) -> None:
     """Who has the device does not open it twice; another process attaches to it; afterwards it is free again."""
     name = make_mdev("mdpy-vga")
@@ -48,6 +49,7 @@ def test_a_group_opens_once(make_mdev: Callable[[str], str]) -> None:
         assert display.surface() is not None
 
 
+@pytest.mark.by_group
 def test_a_group_without_its_device_is_busy(make_mdev: Callable[[str], str]) -> None:
     """A process that has the group open and not the device: nothing to attach to, and nothing to open."""
     name = make_mdev("mdpy-vga")
@@ -59,6 +61,7 @@ def test_a_group_without_its_device_is_busy(make_mdev: Callable[[str], str]) -> 
     assert json.loads(result.stdout)["error"]["cause"] == "device-busy"
 
 
+@pytest.mark.by_group
 def test_an_unprivileged_user_is_not_permitted(make_mdev: Callable[[str], str]) -> None:
     """Without rights on the node: exit status 4 and what to do; with them, the same user sees the picture."""
     name = make_mdev("mdpy-vga")
@@ -102,6 +105,7 @@ def test_a_closed_display_lets_the_device_go(make_mdev: Callable[[str], str]) ->
         assert again.capture().width == 640
 
 
+@pytest.mark.by_group
 def test_no_vfio_module(make_mdev: Callable[[str], str]) -> None:
     """In a mount namespace where /dev/vfio is empty, the error says which module to load."""
     name = make_mdev("mdpy-vga")
@@ -118,3 +122,16 @@ def test_the_libvirt_name_of_a_device(make_mdev: Callable[[str], str]) -> None:
     for spelling in (f"mdev_{name.replace('-', '_')}", f"mdev_{name.replace('-', '_')}_mdpy", name.upper()):
         with mdevdisplay.open(spelling) as display:
             assert device_of(display).identity.name == name
+
+
+def test_by_which_way_it_was_opened(make_mdev: Callable[[str], str], request: pytest.FixtureRequest) -> None:
+    """By its cdev where its group has no node: the link of the descriptor names it."""
+    name = make_mdev("mdpy-vga")
+    with mdevdisplay.open(name) as display:
+        link = str(Path(f"/proc/self/fd/{device_of(display).fileno()}").readlink())
+        assert not display.borrowed
+        by_cdev = "cdev" in request.node.name
+        assert link.startswith("/dev/vfio/devices/vfio" if by_cdev else "anon_inode:[vfio-device]")
+        # another process borrows it, and knows which device it is
+        facts = json.loads(run_cli("info", f"pid:{os.getpid()}", "--json").stdout)["display"]
+        assert (facts["access"], facts["name"]) == ("borrowed", name)
