@@ -13,7 +13,6 @@ import attrs
 from mdevdisplay._fds import duplicate_from
 from mdevdisplay.errors import (
     DeviceGone,
-    DriverError,
     MdevDisplayError,
     NotPermitted,
     VmGone,
@@ -29,6 +28,7 @@ from mdevdisplay.vfio.group import device_of_group
 __all__ = ["VmProcess", "attach", "attach_by_name", "describe_holder", "not_permitted"]
 
 _DOC = "docs/permissions.md has every cause"
+_CAPABILITIES = "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 
 
 @attrs.frozen(kw_only=True)
@@ -177,12 +177,24 @@ def _duplicate(pidfd: int, holder: Holder, fd: int, locator: str, root: HostRoot
             raise from_oserror(
                 error, device=locator, doing=doing, hint="it has closed the device; try again", kind=DeviceGone
             ) from error
-        if error.errno in (errno.EPERM, errno.EACCES):
+        if _is_filtered():
+            hint = f"a seccomp filter (a container's, a unit's SystemCallFilter) must allow pidfd_getfd; {_DOC}"
+            raise from_oserror(error, device=locator, doing=doing, hint=hint, kind=NotPermitted) from error
+        if error.errno == errno.EPERM:
             raise not_permitted(holder, locator, root, f"{doing} failed: EPERM") from error
-        if error.errno == errno.ENOSYS:
-            hint = "it needs Linux 5.6, and a seccomp filter that allows it (containers)"
-            raise from_oserror(error, device=locator, doing=doing, hint=hint, kind=DriverError) from error
+        if error.errno == errno.EACCES:  # the attach is allowed, receiving the file is not (security_file_receive)
+            hint = f"AppArmor or SELinux forbids this process the file itself; {_DOC}"
+            raise from_oserror(error, device=locator, doing=doing, hint=hint, kind=NotPermitted) from error
         raise from_oserror(error, device=locator, doing=doing) from error
+
+
+def _is_filtered() -> bool:
+    """Whether the system call itself is out of reach: the kernel answers EBADF to a pidfd of -1."""
+    try:
+        duplicate_from(-1, 0)
+    except OSError as error:
+        return error.errno != errno.EBADF
+    return False
 
 
 def not_permitted(holder: Holder, locator: str, root: HostRoot, what: str) -> NotPermitted:
@@ -190,11 +202,11 @@ def not_permitted(holder: Holder, locator: str, root: HostRoot, what: str) -> No
     uid = os.geteuid()
     scope = read_attribute(root.proc / "sys/kernel/yama/ptrace_scope")
     if uid not in (0, holder.uid):
-        hint = f"it runs as uid {holder.uid} and you are uid {uid}: run as root or with CAP_SYS_PTRACE"
+        hint = f"it runs as uid {holder.uid} and you are uid {uid}: run as root, or with {_CAPABILITIES}"
     elif uid:
-        hint = "run as root or with CAP_SYS_PTRACE"
+        hint = f"the same uid must have the same gid and no fewer capabilities: run as root, or with {_CAPABILITIES}"
         if scope in ("1", "2", "3"):
-            hint += f" (Yama's ptrace_scope is {scope}, so the same uid is not enough)"
+            hint += f" (Yama's ptrace_scope is {scope}, so the same uid and gid are not enough)"
     elif scope == "3":
         hint = "Yama's ptrace_scope is 3, which forbids it to everybody until the host restarts"
     else:

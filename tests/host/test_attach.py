@@ -196,7 +196,8 @@ class TestInTheWay:
         """EPERM is NotPermitted, and the hint says which of the many reasons is likely."""
 
         def refuse(pidfd: int, fd: int) -> int:
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            number = errno.EBADF if pidfd < 0 else errno.EPERM
+            raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(attach, "duplicate_from", refuse)
         path = kernel.path / "proc/sys/kernel/yama/ptrace_scope"
@@ -209,16 +210,29 @@ class TestInTheWay:
         assert ("ptrace_scope is 3" in caught.value.hint) == (scope == "3")
         assert "docs/permissions.md" in caught.value.hint
 
-    def test_an_old_kernel(self, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch) -> None:
-        """ENOSYS names the kernel that has it."""
+    @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+    def test_a_seccomp_filter(self, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        """A call that fails whatever it is called with is filtered: that is neither the user's nor the VM's doing."""
 
-        def missing(pidfd: int, fd: int) -> int:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        def filtered(pidfd: int, fd: int) -> int:
+            raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(attach, "duplicate_from", missing)
-        with pytest.raises(MdevDisplayError, match="ENOSYS") as caught:
+        monkeypatch.setattr(attach, "duplicate_from", filtered)
+        with pytest.raises(NotPermitted, match=errno.errorcode[number]) as caught:
             mdevdisplay.open("vm:win10")
-        assert "5.6" in caught.value.hint
+        assert "seccomp" in caught.value.hint
+
+    def test_a_security_module_forbids_the_file(self, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch) -> None:
+        """EACCES comes after the attach was allowed."""
+
+        def refuse(pidfd: int, fd: int) -> int:
+            number = errno.EBADF if pidfd < 0 else errno.EACCES
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(attach, "duplicate_from", refuse)
+        with pytest.raises(NotPermitted, match="EACCES") as caught:
+            mdevdisplay.open("vm:win10")
+        assert "SELinux" in caught.value.hint
 
 
 def test_a_mapped_vgpu_never_asks_for_a_dmabuf_of_a_borrowed_mbochs(kernel: FakeKernel) -> None:
