@@ -84,9 +84,10 @@ def vfio_links(pid: int) -> list[str]:
     return [link for link in links if "vfio" in link]
 
 
-def children(pid: int) -> list[int]:
-    """A process's children."""
-    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+def workers(pid: int) -> list[int]:
+    """A process's children that run Python: the readers of its isolated displays, and no VMs."""
+    words = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for line in words for child in line if "python" in str(Path(f"/proc/{child}/exe").readlink())]
 
 
 def eventually(true: Callable[[], bool], seconds: float = 20) -> bool:
@@ -217,7 +218,7 @@ class TestTheEnd:
                 with mdevdisplay.open(name) as again:
                     assert not again.borrowed
                     assert again.capture().width == 640
-            assert eventually(lambda: not children(os.getpid()))
+            assert eventually(lambda: not workers(os.getpid()))
             assert vfio_links(os.getpid()) == []
             assert open_descriptors() == before
 
@@ -290,7 +291,7 @@ class TestOtherUsers:
                         assert said.startswith("ready"), said
                         assert expected_picture(131, 1024, 768).tobytes().hex().startswith(said.split()[1])
                         assert vfio_links(reader.pid) == []
-                        [worker] = children(reader.pid)
+                        [worker] = workers(reader.pid)
                         assert len(vfio_links(worker)) == 1
                         status = Path(f"/proc/{worker}/status").read_text()
                         assert "NoNewPrivs:\t1" in status
@@ -316,7 +317,7 @@ class TestWorkers:
         """After attaching it has no uid, no capability and no way back; the parent never holds the device."""
         with mdevdisplay.open("vm:console", isolated=True, timeout=60) as display:
             display.capture()
-            [worker] = children(os.getpid())
+            [worker] = workers(os.getpid())
             fields = dict(
                 line.split(":\t", 1)
                 for line in Path(f"/proc/{worker}/status").read_text().splitlines()
@@ -334,7 +335,7 @@ class TestWorkers:
         vm.picture(141)
         with unnoticed(vm), mdevdisplay.open("vm:console", isolated=True, timeout=60) as display:
             display.capture()
-            os.kill(children(os.getpid())[0], signal.SIGKILL)
+            os.kill(workers(os.getpid())[0], signal.SIGKILL)
             with pytest.raises(MdevDisplayError) as caught:
                 display.capture()
             assert caught.value.cause == "worker-died"
