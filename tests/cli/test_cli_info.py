@@ -20,6 +20,7 @@ DISPLAY = [
     "mdev_type",
     "parent",
     "access",
+    "isolated",
     "backend",
     "planes",
     "edid",
