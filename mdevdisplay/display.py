@@ -115,7 +115,8 @@ def open_fd(
         fd: a VFIO device: from VFIO_GROUP_GET_DEVICE_FD, or a cdev that is bound.
         device: its UUID or PCI address, where you know it; it decides what is special about its driver.
         vm: the name of its VM, for messages.
-        pid: the VMM's process, whose end ends the reading; None where it is this one.
+        pid: the VMM's process, whose end ends the reading; None for the one that /proc shows to hold the device, if any
+            beside this.
         backend: the name of the backend to use; None chooses by probing.
         timeout: seconds that any call to the driver may take.
 

@@ -19,6 +19,7 @@ from mdevdisplay.host.attach import VmProcess
 from mdevdisplay.host.auth_log import log_attach
 from mdevdisplay.host.borrowed import borrow
 from mdevdisplay.host.devices import PCI_ADDRESS, UUID
+from mdevdisplay.host.holders import find_holders
 from mdevdisplay.host.root import HostRoot
 from mdevdisplay.vfio.device import Device
 
@@ -38,7 +39,8 @@ class Words:
     Attributes:
         device: its UUID or PCI address, "" where it is not said.
         vm: the VM's name.
-        pid: the VMM's process, whose exit ends the reading; None where it is not said.
+        pid: the VMM's process, whose exit ends the reading. Where it is not said, the one that /proc shows to hold the
+            device; where there is none to be seen either, the device is held until it is closed.
     """
 
     device: str = ""
@@ -79,14 +81,21 @@ def borrow_descriptor(fd: int, locator: str, words: Words, root: HostRoot) -> De
     device = borrow(fd, locator, root, words.device)
     try:
         who = f"VM {words.vm!r}" if words.vm else "a VM"
-        if words.pid is not None:
-            who = f"{who} (pid {words.pid})"
-            _watch(device, words.pid, who)
+        pid = words.pid or _vmm_of(device.identity.name, root)
+        if pid is not None:
+            who = f"{who} (pid {pid})"
+            _watch(device, pid, who)
         log_attach(root, whose=f"{who}, handed over", device=device.identity.name or locator)
     except BaseException:
         device.close()
         raise
     return device
+
+
+def _vmm_of(name: str, root: HostRoot) -> int | None:
+    """Return the VMM that holds a device beside us, as far as we may see."""
+    found = (holder.pid for holder in find_holders(root) if holder.vm.kind and holder.holds(name))
+    return next((pid for pid in found if pid != os.getpid()), None)
 
 
 def _watch(device: Device, pid: int, who: str) -> None:

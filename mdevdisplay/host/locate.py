@@ -165,11 +165,7 @@ def _busy(error: DeviceBusy, locator: str, root: HostRoot) -> MdevDisplayError:
         return not_permitted(
             hidden[0], locator, root, f"another process holds the device, perhaps {describe_holder(hidden[0])}"
         )
-    unknown = [
-        holder
-        for holder in _others(root)
-        if sum(not held.name for held in holder.devices) > len(holder.others)
-    ]
+    unknown = [holder for holder in _others(root) if sum(not held.name for held in holder.devices) > len(holder.others)]
     if unknown:
         names = ", ".join(f"pid:{holder.pid} ({describe_holder(holder)})" for holder in unknown[:5])
         error.hint = f"another process holds it, and nothing tells which of theirs it is; try {names}"

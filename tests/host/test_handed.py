@@ -160,6 +160,17 @@ class TestSocket:
                 until_it_fails(display)
             assert kernel.leaks() == []
 
+    def test_the_vmm_is_found_where_it_is_not_said(self, kernel: FakeKernel, launcher: Launcher, driver: Mdpy) -> None:
+        """The device's name is enough to know whose end to wait for."""
+        vmm = kernel.vmm(driver)
+        fd = kernel.open_descriptor(driver)
+        words = json.dumps({"device": driver.name}).encode()
+        with mdevdisplay.open(launcher(lambda peer: socket.send_fds(peer, [words], [fd])), timeout=10) as display:
+            os.close(fd)
+            vmm.kill()
+            with pytest.raises(VmGone, match=f"pid {vmm.pid}"):
+                until_it_fails(display)
+
     @pytest.mark.parametrize(
         ("count", "words"),
         [
