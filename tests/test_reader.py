@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 import mdevdisplay
@@ -117,3 +119,29 @@ def test_frames_of_a_reader_are_those_of_a_display() -> None:
     with mdevdisplay.open("sim:320x200,frame=7,fps=0") as display:
         assert frame.raw.tobytes() == display.capture().raw.tobytes()
     assert read_counter(frame.pixels) == 7
+
+
+def test_a_reader_copies_into_the_buffers_that_it_is_given() -> None:
+    """Whoever wants frames in memory of its own hands the pool in, or sets it later."""
+
+    class Pool:
+        def __init__(self) -> None:
+            self.memory = np.zeros(1 << 20, np.uint8)
+            self.taken: list[int] = []
+
+        def take(self, size: int) -> npt.NDArray[np.uint8]:
+            self.taken.append(size)
+            return self.memory[:size]
+
+    pool, later = Pool(), Pool()
+    other = connect("sim:64x64,fps=0", None, 0)
+    reader = Reader(other.source, other.backend, pool=pool)
+    frame = reader.capture(PRIMARY)
+    reader.pool = later
+    reader.capture(PRIMARY)
+    reader.close()
+    assert pool.taken == later.taken == [64 * 64 * 4]
+    assert np.shares_memory(frame.raw, pool.memory)
+    assert frame.decoded is None
+    assert frame.decoded is not frame.pixels
+    assert frame.decoded is frame.pixels

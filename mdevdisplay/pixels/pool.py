@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FramePool"]
+__all__ = ["BufferPool", "FramePool"]
 
 Bytes = npt.NDArray[np.uint8]
+
+
+class BufferPool(Protocol):
+    """Where buffers come from."""
+
+    def take(self, size: int) -> Bytes:
+        """Return (size,) uint8 with undefined content."""
+        ...
 
 
 class _Lease:
