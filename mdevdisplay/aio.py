@@ -195,6 +195,7 @@ class AsyncDisplay:
         if self.closed:
             return
         self._ended.set()
+        self._reader.interrupt()
         try:
             limit = self._timeout if timeout is None else timeout
             await _run(self._lane, self._reader.close, limit, must_run=True)
@@ -219,6 +220,7 @@ class AsyncDisplay:
             try:
                 warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, stacklevel=2, source=self)
             finally:  # the warning may be an error
+                self._reader.interrupt()
                 self._lane.close(self._reader.close)
 
     def _check_open(self) -> None:

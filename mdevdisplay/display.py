@@ -397,6 +397,7 @@ class Display:
         self._closed = True
         for stream in list(self._streams):
             stream.close()
+        self._reader.interrupt()
         try:
             self._lane.run(self._reader.close, self._timeout if timeout is None else timeout, must_run=True)
         except Closed:  # another thread was quicker
@@ -423,6 +424,7 @@ class Display:
             try:
                 warnings.warn(f"{self.locator}: a display was not closed", ResourceWarning, stacklevel=2, source=self)
             finally:  # the warning may be an error
+                self._reader.interrupt()
                 self._lane.close(self._reader.close)
 
     def __repr__(self) -> str:

@@ -208,6 +208,9 @@ class Reader:
         """Return what the backend itself knows about the state of the device."""
         return self.backend.diagnose()
 
+    def interrupt(self) -> None:
+        """Do nothing: a call that is inside the kernel cannot be interrupted."""
+
     def close(self) -> None:
         """Drop mappings, dma-bufs and the source, in this order. Idempotent."""
         self.source.close()

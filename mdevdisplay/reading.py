@@ -83,6 +83,10 @@ class DisplayReader(Protocol):
         """Return what the backend knows about the device's state."""
         ...
 
+    def interrupt(self) -> None:
+        """Let a call that waits for another process fail at once; from any thread, and `close` has to follow."""
+        ...
+
     def close(self) -> None:
         """Let go of everything. Idempotent."""
         ...

@@ -120,6 +120,12 @@ class ReconnectingReader:
         """Return what the backend knows about the device's state."""
         return self._call(lambda reader: reader.findings())
 
+    def interrupt(self) -> None:
+        """Let a call that waits for another process fail at once."""
+        reader = self._reader
+        if reader is not None:
+            reader.interrupt()
+
     def close(self) -> None:
         """Let go of everything. Idempotent."""
         self._closed = True

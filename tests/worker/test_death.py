@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from pixels.holdings import eventually
 
+import mdevdisplay
 from mdevdisplay import Display, PlaneType
 from mdevdisplay._lane import Lane
 from mdevdisplay.errors import Closed, TimedOut, VmGone, WorkerDied
@@ -299,3 +301,31 @@ def test_an_interpreter_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with pytest.raises(Exception, match="starting a worker failed: ENOENT"):
         RemoteReader("sim:64x64")
+
+
+def test_closing_a_display_whose_driver_hangs() -> None:
+    """The caller hears of it in time, and close() does not wait for a driver that another process waits for."""
+    before = children()
+    display = mdevdisplay.open("sim:64x64,fault=hang:30", isolated=True, timeout=20)
+    with pytest.raises(TimedOut):
+        display.surface(timeout=0.3)
+    begin = time.monotonic()
+    display.close()
+    assert time.monotonic() - begin < 15
+    assert eventually(lambda: children() <= before)
+
+
+def test_async_closing_while_the_driver_hangs() -> None:
+    """The event loop's display is no different."""
+
+    async def main() -> None:
+        async with mdevdisplay.aopen("sim:64x64,fault=hang:30", isolated=True, timeout=20) as display:
+            with pytest.raises(TimedOut):
+                await display.surface(timeout=0.3)
+            begin = time.monotonic()
+            await display.close()
+            assert time.monotonic() - begin < 15
+
+    before = children()
+    asyncio.run(main())
+    assert eventually(lambda: children() <= before)
