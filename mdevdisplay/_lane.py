@@ -38,7 +38,7 @@ class Lane:
         self.waiting = 0
         self._queue = threading.Lock()
         self._given = threading.Condition()
-        self._entry = threading.Lock()
+        self._entry = threading.RLock()  # a display may be collected, and so closed, in the middle of submit()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopped = False

@@ -32,33 +32,53 @@ class Lifelines:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # reentrant: a display that is collected in the middle of a call here forgets its own
+        self._lock = threading.RLock()
         self._watch: _Watch | None = None
         self._calls: dict[int, Callable[[], object]] = {}
+        os.register_at_fork(after_in_child=self._after_fork)
 
     def watch(self, fd: int, call: Callable[[], object]) -> None:
         """Call a function, which must not block, once ``fd`` is readable. `forget` it before it is closed."""
         with self._lock:
-            if self._watch is None:
-                self._watch = _Watch()
-                self._watch.epoll.register(self._watch.end, select.EPOLLIN)
-                thread = threading.Thread(
-                    target=self._wait, args=(self._watch,), name="mdevdisplay lifelines", daemon=True
-                )
-                thread.start()
-            self._watch.epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
-            self._calls[fd] = call
+            self._calls[fd] = call  # first: while there is one, nobody ends the thread
+            try:
+                if self._watch is None:
+                    self._watch = self._start()
+                self._watch.epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+            except BaseException:
+                self.forget(fd)
+                raise
+
+    def _start(self) -> _Watch:
+        watch = _Watch()
+        try:
+            watch.epoll.register(watch.end, select.EPOLLIN)
+            threading.Thread(target=self._wait, args=(watch,), name="mdevdisplay lifelines", daemon=True).start()
+        except BaseException:
+            watch.close()
+            raise
+        return watch
 
     def forget(self, fd: int) -> None:
         """Watch a descriptor no more. Idempotent."""
         with self._lock:
-            if self._calls.pop(fd, None) is None or self._watch is None:
+            watch = self._watch
+            if self._calls.pop(fd, None) is None or watch is None:
                 return
-            with suppress(OSError):
-                self._watch.epoll.unregister(fd)
+            with suppress(OSError, ValueError):
+                watch.epoll.unregister(fd)
             if not self._calls:
-                os.eventfd_write(self._watch.end, 1)
                 self._watch = None
+                os.eventfd_write(watch.end, 1)
+
+    def _after_fork(self) -> None:
+        """Begin anew in a child: the epoll is the parent's too, the thread is the parent's alone."""
+        watch, self._watch = self._watch, None
+        self._lock = threading.RLock()
+        self._calls.clear()
+        if watch is not None:
+            watch.close()
 
     def _wait(self, watch: _Watch) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from functools import cache
 
 from mdevdisplay._manager import Manager, load
@@ -22,18 +23,28 @@ def backends() -> Manager:
     return load()
 
 
-def connect(locator: str, backend: str | None, output: int) -> Reader:
-    """Open a device and choose its backend: what `open` does, in the calling thread and without a deadline."""
+def connect(locator: str, backend: str | None, output: int, *, must_attach: bool = False) -> Reader:
+    """Open a device and choose its backend: what `open` does, in the calling thread and without a deadline.
+
+    Args:
+        locator: what to open.
+        backend: the name of the backend, or None.
+        output: the number of the output.
+        must_attach: refuse a device that no VM has.
+    """
     manager = backends()
     source: Source | None = None
     if not is_host_locator(locator):  # no backend stands between the host and its own devices
         source = manager.open_locator(locator)
-    source = source or open_device(locator)
+    source = source or open_device(locator, must_attach=must_attach)
     try:
-        return Reader(source, manager.choose(source, backend), output=output)
+        reader = Reader(source, manager.choose(source, backend), output=output)
+        if locator.startswith("fd:"):  # taken over only now: a wrong backend must not cost the descriptor
+            os.close(int(locator[3:]))
     except BaseException:
         source.close()
         raise
+    return reader
 
 
 def connect_fd(fd: int, locator: str, words: Words, backend: str | None) -> Reader:

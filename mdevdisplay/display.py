@@ -80,7 +80,8 @@ def open(  # noqa: A001 - mdevdisplay.open is the name that people expect
         timeout: seconds that any call to the driver may take, this one included; None waits as long as it takes.
         isolated: whether a process of its own reads the device, so that a hang, a crash or a SIGBUS costs this display
             only; None for devices that another process holds.
-        reconnect: whether to open the display anew when its VM comes back.
+        reconnect: whether to open the display anew when its VM comes back. What was borrowed once is not opened while
+            no VM has it, since the VM could not start then.
 
     Raises:
         LocatorError: not a locator, or one that means several.
@@ -128,9 +129,7 @@ def open_fd(
     lane = Lane(locator)
 
     def connecting() -> Reader:
-        reader = connect_fd(fd, locator, Words(device=device, vm=vm, pid=pid), backend)
-        follow(reader, lane)
-        return reader
+        return _followed(connect_fd(fd, locator, Words(device=device, vm=vm, pid=pid), backend), lane)
 
     try:
         reader = lane.run(connecting, timeout, late=_close)
@@ -147,21 +146,28 @@ def make_reader(
     if isolated is None:
         isolated = held_elsewhere(locator)
 
-    def plain() -> DisplayReader:
-        reader = connect(locator, backend, output)
-        follow(reader, lane)
-        return reader
+    def plain(*, must_attach: bool) -> DisplayReader:
+        return _followed(connect(locator, backend, output, must_attach=must_attach), lane)
 
-    def remote() -> DisplayReader:
+    def remote(*, must_attach: bool) -> DisplayReader:
         from mdevdisplay.worker.client import RemoteReader
 
-        return RemoteReader(locator, backend=backend, output=output)
+        return RemoteReader(locator, backend=backend, output=output, must_attach=must_attach)
 
     one = remote if isolated else plain
     if not reconnect:
-        return one()
+        return one(must_attach=False)
     check_returns(locator)
     return ReconnectingReader(one)
+
+
+def _followed(reader: Reader, lane: Lane) -> Reader:
+    try:
+        follow(reader, lane)
+    except BaseException:
+        reader.close()
+        raise
+    return reader
 
 
 def _close(reader: DisplayReader) -> None:

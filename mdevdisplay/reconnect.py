@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+import attrs
 
 from mdevdisplay.backend_info import BackendInfo
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import Closed, DeviceGone, LocatorError, MdevDisplayError, VmGone, WorkerDied
+from mdevdisplay.errors import (
+    Closed,
+    DeviceBusy,
+    DeviceGone,
+    DeviceNotFound,
+    LocatorError,
+    MdevDisplayError,
+    TimedOut,
+    VmGone,
+    WorkerDied,
+)
 from mdevdisplay.pixels.frame import Blank, Frame
 from mdevdisplay.reader import Readability
 from mdevdisplay.reading import DisplayReader
@@ -19,6 +32,18 @@ from mdevdisplay.vfio.edid import Edid
 __all__ = ["ReconnectingReader", "check_returns"]
 
 T = TypeVar("T")
+
+
+class Connect(Protocol):
+    """Opens a display; with ``must_attach`` only one that a VM has."""
+
+    def __call__(self, *, must_attach: bool) -> DisplayReader:
+        """Return its reader."""
+        ...
+
+
+_AWAY = (DeviceNotFound, DeviceGone, DeviceBusy, LocatorError, TimedOut, WorkerDied)
+"""What opening raises while the VM is away, or not all there yet."""
 _STEP = 0.5
 """Seconds between two attempts to open the display anew."""
 
@@ -39,15 +64,19 @@ class ReconnectingReader:
     Serial numbers go on counting. Not thread-safe, like every reader.
     """
 
-    def __init__(self, connect: Callable[[], DisplayReader]) -> None:
-        """Open the display with ``connect``, now and whenever it is gone; what it raises now is raised."""
+    def __init__(self, connect: Connect) -> None:
+        """Open the display with ``connect``, now and whenever it is gone; what it raises now is raised.
+
+        What was borrowed once is never opened for oneself later, since the VM could not start again then.
+        """
         self._connect = connect
-        self._reader: DisplayReader | None = connect()
+        self._reader: DisplayReader | None = connect(must_attach=False)
         self._known = self._reader
         self._serial = 0
         self._base = 0
         self._next_try = 0.0
         self._why = ""
+        self._failure: MdevDisplayError | None = None
         self._closed = False
 
     @property
@@ -94,6 +123,7 @@ class ReconnectingReader:
             return self._counted(self._call(lambda reader: reader.picture(plane)))
         except (DeviceGone, WorkerDied) as error:
             self._serial += 1
+            self._base += 1
             return Blank(serial=self._serial, timestamp=time.monotonic(), cause=error.cause)
 
     def pin(self, plane: PlaneType) -> Any:
@@ -140,21 +170,29 @@ class ReconnectingReader:
         except DeviceGone as error:
             self._why = error.message
             self._reader = None
+            self._failure = None
             self._next_try = time.monotonic() + _STEP
-            reader.close()
+            with suppress(MdevDisplayError):
+                reader.close()
             raise
 
     def _open_anew(self) -> DisplayReader:
         if self._closed:
             raise Closed("the display was closed before", device=self.locator, hint="open it again")
         if time.monotonic() < self._next_try:
-            raise self._away()
+            raise self._failure or self._away()
         self._next_try = time.monotonic() + _STEP
         try:
-            self._reader = self._known = self._connect()
-        except MdevDisplayError as error:
+            self._reader = self._known = self._connect(must_attach=self._known.borrowed)
+        except _AWAY as error:
+            self._failure = error if error.cause == "ambiguous-vm" else None
+            if self._failure is not None:
+                raise
             self._why = error.message
             raise self._away() from error
+        except MdevDisplayError as error:  # waiting does not help: no permission, no backend
+            self._failure = error
+            raise
         self._base = self._serial
         return self._reader
 
@@ -170,7 +208,7 @@ class ReconnectingReader:
             picture.serial += self._base
             self._serial = picture.serial
         elif isinstance(picture, Blank):
-            picture = type(picture)(serial=picture.serial + self._base, timestamp=picture.timestamp)
+            picture = attrs.evolve(picture, serial=picture.serial + self._base)
             self._serial = picture.serial
         return picture
 

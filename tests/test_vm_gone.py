@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 import time
 from collections import deque
@@ -14,7 +16,15 @@ from gate import Gate
 
 import mdevdisplay
 from mdevdisplay import Blank, Display, Frame, VmGone
-from mdevdisplay.errors import LocatorError, MdevDisplayError, NothingDisplayed, TimedOut
+from mdevdisplay.errors import (
+    DeviceBusy,
+    LocatorError,
+    MdevDisplayError,
+    NothingDisplayed,
+    NotPermitted,
+    TimedOut,
+)
+from mdevdisplay.host import attach
 from mdevdisplay.testing import FakeKernel, Mbochs, Mdpy
 from mdevdisplay.testing.vmm import FakeVmm
 
@@ -155,6 +165,54 @@ def test_dmabufs_are_closed_before_the_device(kernel: FakeKernel) -> None:
     assert kernel.violations == []
 
 
+def test_another_reader_is_no_owner(kernel: FakeKernel, driver: Mdpy, vmm: FakeVmm) -> None:
+    """Two readers of one VM do not keep its device for each other once it has ended."""
+    reader = kernel.vmm(driver, words=["/usr/bin/python3", "-m", "mdevdisplay", "watch", "vm:win10"])
+    with mdevdisplay.open(driver.name) as display:
+        assert display.borrowed
+        vmm.kill()
+        assert eventually(lambda: not kernel.leaks())
+    driver.lent = True
+    with pytest.raises(DeviceBusy) as caught:
+        mdevdisplay.open(driver.name)
+    assert f"pid:{reader.pid}" in caught.value.hint
+
+
+def test_a_forked_child_leaves_the_parents_watch_alone(kernel: FakeKernel, driver: Mdpy, vmm: FakeVmm) -> None:
+    """A child that ends its own copy of the display ends nothing of the parent's."""
+    with mdevdisplay.open("vm:win10", timeout=10) as display:
+        display.capture()
+        child = os.fork()
+        if child == 0:
+            try:
+                display._reader.close()
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        vmm.kill()
+        assert eventually(lambda: not kernel.leaks())
+        with pytest.raises(VmGone):
+            display.capture()
+
+
+def test_a_thread_that_cannot_start_costs_one_display(
+    kernel: FakeKernel, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is the caller's, nothing stays open, and the next display is watched again."""
+
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError):
+            mdevdisplay.open("vm:win10")
+    assert kernel.leaks() == []
+    with mdevdisplay.open("vm:win10"):
+        vmm.kill()
+        assert eventually(lambda: not kernel.leaks())
+
+
 def test_no_thread_is_left(kernel: FakeKernel, driver: Mdpy, vmm: FakeVmm) -> None:
     """The one that waits for VMs ends with the last borrowed display."""
     before = threading.active_count()
@@ -184,14 +242,34 @@ class TestReconnect:
             assert again.serial > first.serial
             assert np.array_equal(again.raw, first.raw)
 
-    def test_by_uuid_the_device_itself_is_read_meanwhile(self, kernel: FakeKernel, driver: Mdpy, vmm: FakeVmm) -> None:
-        """A free device is opened: it is a vGPU that no VM uses."""
-        with mdevdisplay.open(driver.name, reconnect=True) as display:
-            assert display.borrowed
+    def test_a_free_device_is_left_to_its_vm(self, kernel: FakeKernel, driver: Mdpy, vmm: FakeVmm) -> None:
+        """By UUID too: who opened it now would keep the VM from starting again."""
+        with mdevdisplay.open(driver.name, reconnect=True, timeout=10) as display:
             vmm.kill()
             assert eventually(lambda: not kernel.leaks())
+            with pytest.raises(VmGone, match="no VM uses the device now"):
+                display.capture(wait=1.2)
+            assert not kernel.leaks()
+            kernel.vmm(driver)
             display.capture(wait=10)
-            assert not display.borrowed
+            assert display.borrowed
+
+    def test_what_waiting_does_not_mend_is_said(
+        self, kernel: FakeKernel, driver: Mdpy, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No permission any more: not a VM that is away."""
+
+        def refuse(pidfd: int, fd: int) -> int:
+            number = errno.EBADF if pidfd < 0 else errno.EPERM
+            raise OSError(number, os.strerror(number))
+
+        with mdevdisplay.open("vm:win10", reconnect=True, timeout=10) as display:
+            vmm.kill()
+            assert eventually(lambda: fails_as_gone(display))
+            monkeypatch.setattr(attach, "duplicate_from", refuse)
+            kernel.vmm(driver)
+            with pytest.raises(NotPermitted, match="EPERM"):
+                display.capture(wait=10)
 
     def test_a_stream_goes_on(self, kernel: FakeKernel, driver: Mdpy, vmm: FakeVmm) -> None:
         """Blanks say why, and then frames again."""

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import attrs
 
@@ -21,6 +22,7 @@ from mdevdisplay.errors import (
 from mdevdisplay.host.auth_log import log_attach
 from mdevdisplay.host.borrowed import borrow
 from mdevdisplay.host.holders import HeldDevice, HeldGroup, Holder, find_holder
+from mdevdisplay.host.processes import Process
 from mdevdisplay.host.root import HostRoot, read_attribute
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.group import device_of_group
@@ -67,7 +69,7 @@ def describe_holder(holder: Holder) -> str:
     return f"process {holder.pid} ({holder.command or 'unknown'})"
 
 
-def attach(holder: Holder, held: HeldDevice, locator: str, root: HostRoot) -> Device:
+def attach(holder: Holder, held: HeldDevice, locator: str, root: HostRoot, *, log: bool = True) -> Device:
     """Return a borrowed device: a duplicate of one that another process holds.
 
     The process is not stopped, and learns nothing of it. Its exit is watched by a pidfd, the device's lifeline.
@@ -77,6 +79,7 @@ def attach(holder: Holder, held: HeldDevice, locator: str, root: HostRoot) -> De
         held: which of its descriptors.
         locator: how the user named it.
         root: the host's root.
+        log: whether to write the line to the auth log.
 
     Raises:
         VmGone: the process ended meanwhile.
@@ -84,10 +87,11 @@ def attach(holder: Holder, held: HeldDevice, locator: str, root: HostRoot) -> De
         NotPermitted: pidfd_getfd(2) is not allowed.
         NotADisplay, DriverError: the descriptor is not one that can be read.
     """
-    return _attach(holder, locator, root, held.name, lambda pidfd: _duplicate(pidfd, holder, held.fd, locator, root))
+    take = partial(_duplicate, holder=holder, fd=held.fd, locator=locator, root=root)
+    return _attach(holder, locator, root, held.name, take, log=log)
 
 
-def attach_by_name(holder: Holder, name: str, locator: str, root: HostRoot) -> Device:
+def attach_by_name(holder: Holder, name: str, locator: str, root: HostRoot, *, log: bool = True) -> Device:
     """Return a borrowed device of a process by the device's name.
 
     Where several of its descriptors may be the one, as before Linux 6.18, the device is asked from a duplicate of the
@@ -95,7 +99,7 @@ def attach_by_name(holder: Holder, name: str, locator: str, root: HostRoot) -> D
     """
     held = next((held for held in holder.devices if held.name == name), None)
     if held is not None:
-        return attach(holder, held, locator, root)
+        return attach(holder, held, locator, root, log=log)
     group = next((group for group in holder.groups if name in group.devices), None)
     if group is None:
         raise DeviceGone(
@@ -112,7 +116,7 @@ def attach_by_name(holder: Holder, name: str, locator: str, root: HostRoot) -> D
         finally:
             os.close(fd)
 
-    return _attach(holder, locator, root, name, ask)
+    return _attach(holder, locator, root, name, ask, log=log)
 
 
 def _check_group(fd: int, group: HeldGroup, root: HostRoot, locator: str) -> None:
@@ -126,7 +130,9 @@ def _check_group(fd: int, group: HeldGroup, root: HostRoot, locator: str) -> Non
         )
 
 
-def _attach(holder: Holder, locator: str, root: HostRoot, name: str, take: Callable[[int], int]) -> Device:
+def _attach(
+    holder: Holder, locator: str, root: HostRoot, name: str, take: Callable[[int], int], *, log: bool
+) -> Device:
     """Attach with what ``take`` gets through the process's pidfd."""
     who = describe_holder(holder)
     if not holder.readable:
@@ -139,7 +145,8 @@ def _attach(holder: Holder, locator: str, root: HostRoot, name: str, take: Calla
         raise
     device.lifeline = VmProcess(pid=holder.pid, who=who, pidfd=pidfd, locator=locator)
     device.after_release(partial(os.close, pidfd))
-    log_attach(root, whose=who, device=name or locator)
+    if log:
+        log_attach(root, whose=who, device=name or locator)
     return device
 
 
@@ -147,18 +154,45 @@ def _ended(who: str, locator: str) -> VmGone:
     return VmGone(f"{who} ended while it was looked at", device=locator, hint="see `mdevdisplay list`")
 
 
+def _is_there(holder: Holder, root: HostRoot) -> bool:
+    """Whether the process is still the one that was seen."""
+    now = find_holder(root, holder.pid)
+    return now is not None and now.start_time == holder.start_time
+
+
+def _started_here(pid: int) -> int:
+    """Return when the process of a number started in our own pid namespace, which pidfd_open means; 0 for none."""
+    try:
+        with Process(Path("/proc"), pid) as process:
+            return process.start_time()
+    except OSError:
+        return 0
+
+
+def _other_namespace(who: str, locator: str) -> NotPermitted:
+    return NotPermitted(
+        f"{who} is in another pid namespace than this program",
+        device=locator,
+        hint=f"run in the host's: --pid=host, hostPID; or let a launcher there pass the descriptor (unix:PATH); {_DOC}",
+        cause="other-pid-namespace",
+    )
+
+
 def _pidfd(holder: Holder, who: str, locator: str, root: HostRoot) -> int:
     try:
         pidfd = os.pidfd_open(holder.pid)
     except ProcessLookupError as error:
+        if _is_there(holder, root):
+            raise _other_namespace(who, locator) from error
         raise _ended(who, locator) from error
     except OSError as error:
         raise from_oserror(error, device=locator, doing=f"pidfd_open of {who}") from error
     try:
         # from here on the number cannot become another process's; before, it could
-        now = find_holder(root, holder.pid)
-        if now is None or now.start_time != holder.start_time:
+        if not _is_there(holder, root):
             raise _ended(who, locator)
+        if _started_here(holder.pid) != holder.start_time:
+            raise _other_namespace(who, locator)
     except BaseException:
         os.close(pidfd)
         raise

@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 
 from mdevdisplay import _fds, dmabuf
-from mdevdisplay.errors import DriverError, MdevDisplayError, NotADisplay, from_oserror
+from mdevdisplay.errors import DeviceGone, DriverError, MdevDisplayError, NotADisplay, from_oserror
 from mdevdisplay.host.devices import find
 from mdevdisplay.host.root import HostRoot
 from mdevdisplay.source import Identity
@@ -38,6 +38,7 @@ def borrow(fd: int, locator: str, root: HostRoot, name: str = "") -> Device:
 
     Raises:
         NotADisplay: it is no VFIO device.
+        DeviceGone: the kernel says that it is of another device than ``name``.
         DriverError: it is a cdev that nobody has bound yet, or the device does not answer.
     """
     try:
@@ -50,11 +51,18 @@ def borrow(fd: int, locator: str, root: HostRoot, name: str = "") -> Device:
                 "/dev/vfio/devices/vfioN",
                 cause="not-a-vfio-device",
             )
+        if name and found and found != name:
+            raise DeviceGone(
+                f"the descriptor is of device {found}, not of {name}",
+                device=locator,
+                hint="try again; if a launcher handed it over, it named the wrong device",
+            )
+        identity = identity_of(root, found or name)
     except BaseException:
         with suppress(OSError):
             os.close(fd)
         raise
-    device = Device(fd, locator, identity_of(root, name or found), borrowed=True)
+    device = Device(fd, locator, identity, borrowed=True)
     try:
         _ask(device, kind)
     except BaseException:

@@ -49,7 +49,7 @@ class Words:
 
 
 def open_inherited(locator: str, root: HostRoot) -> Device:
-    """Open ``fd:N``: a descriptor that this process inherited. It is taken over if it is a device that can be read.
+    """Open ``fd:N``: a duplicate of a descriptor that this process inherited, which stays the caller's to close.
 
     Raises:
         LocatorError: N is not a number.
@@ -67,9 +67,7 @@ def open_inherited(locator: str, root: HostRoot) -> Device:
         raise from_oserror(
             _as_oserror(error), device=locator, doing=f"looking at descriptor {fd}", hint=hint, kind=DeviceGone
         ) from error
-    device = borrow_descriptor(copy, locator, Words(), root)
-    os.close(fd)  # only now: a wrong number is somebody else's file
-    return device
+    return borrow_descriptor(copy, locator, Words(), root)
 
 
 def _as_oserror(error: OSError | OverflowError) -> OSError:
@@ -93,9 +91,10 @@ def borrow_descriptor(fd: int, locator: str, words: Words, root: HostRoot) -> De
 
 
 def _vmm_of(name: str, root: HostRoot) -> int | None:
-    """Return the VMM that holds a device beside us, as far as we may see."""
-    found = (holder.pid for holder in find_holders(root) if holder.vm.kind and holder.holds(name))
-    return next((pid for pid in found if pid != os.getpid()), None)
+    """Return the VMM that holds a device beside us; None where we may not see who does, or several say so."""
+    found = [holder for holder in find_holders(root) if holder.vm.kind and holder.holds(name)]
+    seen = [holder.pid for holder in found if holder.readable] or [holder.pid for holder in found]
+    return seen[0] if len(seen) == 1 and seen[0] != os.getpid() else None
 
 
 def _watch(device: Device, pid: int, who: str) -> None:
@@ -157,12 +156,16 @@ def _connected(path: str, locator: str) -> socket.socket:
         except OSError as error:
             connection.close()
             failure = error
-            continue  # EPROTOTYPE: the listener has the other kind
+            if error.errno == errno.EPROTOTYPE:  # the listener has the other kind
+                continue
+            break
         return connection
     hint = "is the launcher there, and may you write to its socket?"
+    if failure is not None and failure.errno is None and not isinstance(failure, TimeoutError):
+        raise LocatorError(f"not the path of a socket: {failure}", device=locator, hint="it has at most 107 bytes")
     if failure is None or isinstance(failure, TimeoutError) or failure.errno is None:
         raise TimedOut(
-            f"connecting to {path!r} took more than {_PATIENCE:g} s or is impossible: {failure}",
+            f"connecting to {path!r} took more than {_PATIENCE:g} s",
             device=locator,
             hint=hint,
         )

@@ -7,6 +7,7 @@ of words on a command line proves nothing.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ __all__ = [
 _DEVICE_LINK = "anon_inode:[vfio-device]"  # of a descriptor that came from a group: VFIO_GROUP_GET_DEVICE_FD
 _SYSPATH = "vfio-device-syspath"  # Linux 6.18: drivers/vfio/vfio_main.c, vfio_device_show_fdinfo()
 _NODE_LINK = re.compile(r"vfio/(noiommu-)?[0-9]+|vfio/devices/")  # as that process's mounts name it
+_CLAIMED = "command line"
 _FIRST_LOOK = 4096
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 
@@ -144,8 +146,12 @@ def _leads(root: HostRoot, pid: int) -> bool:
 
 
 def named(holders: Iterable[Holder], text: str) -> list[Holder]:
-    """Return those whose VM has a name, an alias or a UUID; others than VMMs only where no VMM has it."""
+    """Return those whose VM has a name, an alias or a UUID.
+
+    Others than VMMs only where no VMM has it, and those that may not be looked at only where no other has it.
+    """
     found = [holder for holder in holders if holder.vm.matches(text)]
+    found = [holder for holder in found if holder.readable] or found
     return [holder for holder in found if holder.vm.kind] or found
 
 
@@ -162,9 +168,37 @@ def scan(root: HostRoot) -> Scan:
         complete = complete and one.holder.readable
         if one.holder.devices or one.holder.groups:
             seen.append(one)
-    holders = [one.holder for one in _named_by_libvirt(seen, root)]
-    holders.sort(key=lambda holder: (not holder.vm.kind, holder.start_time, holder.pid))
+    holders = _without_false_claims([one.holder for one in _named_by_libvirt(seen, root)])
+    holders.sort(key=lambda holder: (not holder.readable, not holder.vm.kind, holder.start_time, holder.pid))
     return Scan(holders=tuple(holders), complete=complete)
+
+
+def _without_false_claims(holders: Sequence[Holder]) -> list[Holder]:
+    """Return the holders without what only a command line says and what the kernel says of another process.
+
+    Anybody may write any command line. Where two claim one device and the kernel says nothing, neither is believed.
+    """
+    proven = {
+        name
+        for holder in holders
+        for name in (*(held.name for held in holder.devices if held.known_by != _CLAIMED), *holder.others)
+    }
+    claims = Counter(held.name for holder in holders for held in holder.devices if held.known_by == _CLAIMED)
+
+    def believed(holder: Holder, held: HeldDevice) -> bool:
+        return held.known_by != _CLAIMED or (
+            held.name not in proven and (claims[held.name] == 1 or not holder.readable)
+        )
+
+    found: list[Holder] = []
+    for holder in holders:
+        if holder.readable:
+            devices = [held if believed(holder, held) else HeldDevice(fd=held.fd) for held in holder.devices]
+        else:
+            devices = [held for held in holder.devices if believed(holder, held)]
+        if devices or holder.groups:
+            found.append(attrs.evolve(holder, devices=tuple(devices)))
+    return found
 
 
 def _sees_the_whole_host(proc: Path) -> bool:

@@ -13,15 +13,18 @@ from mdevdisplay.errors import (
     DeviceBusy,
     DeviceGone,
     DeviceNotFound,
+    DriverError,
     LocatorError,
     MdevDisplayError,
     NotADisplay,
 )
 from mdevdisplay.host.attach import attach, attach_by_name, describe_holder, not_permitted
+from mdevdisplay.host.auth_log import log_attach
 from mdevdisplay.host.devices import PCI_ADDRESS, UUID, HostDevice, find, without_node
 from mdevdisplay.host.free import open_free
 from mdevdisplay.host.handed import open_inherited, receive_device
 from mdevdisplay.host.holders import Holder, find_holder, find_holders, named
+from mdevdisplay.host.processes import pids
 from mdevdisplay.host.root import HostRoot
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.gfx import GfxKind
@@ -68,7 +71,7 @@ def held_elsewhere(locator: str, root: HostRoot | None = None) -> bool:
     return bool(_holding(root, name)) or _missing_vm_uuid(root, name)
 
 
-def open_device(locator: str, root: HostRoot | None = None) -> Device:
+def open_device(locator: str, root: HostRoot | None = None, *, must_attach: bool = False) -> Device:
     """Open a device of this host, by the route that its state needs.
 
     Args:
@@ -76,6 +79,7 @@ def open_device(locator: str, root: HostRoot | None = None) -> Device:
             libvirt's name of either, attached to where a process holds it and opened where it is free; or the name or
             UUID of a VM.
         root: the host's root.
+        must_attach: refuse a device that no process holds.
 
     Raises:
         LocatorError: the text is none of these, or means several.
@@ -90,7 +94,7 @@ def open_device(locator: str, root: HostRoot | None = None) -> Device:
         return _BY_SCHEME[scheme](locator, root)
     name = host_name(locator)
     if name is not None:
-        return _open_by_name(locator, name, root)
+        return _open_by_name(locator, name, root, must_attach=must_attach)
     return open_vm(locator, root)
 
 
@@ -106,20 +110,22 @@ def open_vm(locator: str, root: HostRoot) -> Device:
     )
 
 
-def _open_by_name(locator: str, name: str, root: HostRoot) -> Device:
+def _open_by_name(locator: str, name: str, root: HostRoot, *, must_attach: bool) -> Device:
     holding = _holding(root, name)
     if holding:
         return attach_by_name(holding[0], name, locator, root)
     if _missing_vm_uuid(root, name):
         return _attach_to(_only(named(find_holders(root), name), name, locator), None, locator, root)
     device = find(root, name)
+    if must_attach:
+        raise DeviceGone("no VM uses the device now", device=locator, hint="start the VM again")
     try:
         return open_free(device, locator, root)
     except DeviceBusy as error:
         again = _holding(root, name)  # a VM that started meanwhile
         if again:
             return attach_by_name(again[0], name, locator, root)
-        raise _busy(error, locator, root) from error
+        raise _busy(error, name, locator, root) from error
     except DeviceGone as error:
         if error.errno != errno.ENOENT:
             raise
@@ -150,21 +156,28 @@ def _left(root: HostRoot, name: str) -> HostDevice | None:
 
 
 def _holding(root: HostRoot, name: str) -> list[Holder]:
-    """Return who holds a device, VMMs first, without this process itself."""
-    return [holder for holder in _others(root) if holder.holds(name)]
+    """Return who owns a device, VMMs first, without this process itself.
+
+    Who has the device and not its group is a reader as we are: two that attach to each other never let it go.
+    """
+    return [holder for holder in _others(root) if holder.holds(name) and (holder.vm.kind or holder.groups)]
 
 
 def _others(root: HostRoot) -> list[Holder]:
     return [holder for holder in find_holders(root) if holder.pid != os.getpid()]
 
 
-def _busy(error: DeviceBusy, locator: str, root: HostRoot) -> MdevDisplayError:
+def _busy(error: DeviceBusy, name: str, locator: str, root: HostRoot) -> MdevDisplayError:
     """Say who it may be that holds a device: a process that may not be looked into, or one whose device is unknown."""
     hidden = [holder for holder in _others(root) if not holder.readable]
     if hidden:
         return not_permitted(
             hidden[0], locator, root, f"another process holds the device, perhaps {describe_holder(hidden[0])}"
         )
+    readers = [holder for holder in _others(root) if holder.holds(name)]
+    if readers:
+        error.hint = f"{describe_holder(readers[0])} reads it; pid:{readers[0].pid} attaches to that process"
+        return error
     unknown = [holder for holder in _others(root) if sum(not held.name for held in holder.devices) > len(holder.others)]
     if unknown:
         names = ", ".join(f"pid:{holder.pid} ({describe_holder(holder)})" for holder in unknown[:5])
@@ -180,6 +193,8 @@ def _open_vm(locator: str, root: HostRoot) -> Device:
         name, slash, number = text.rpartition("/")
         if slash and re.fullmatch(r"[0-9]{1,3}", number):
             found, index, text = named(holders, name), int(number), name
+    if not found and not pids(root.proc):
+        raise _no_proc(locator, root)
     if not found:
         running = ", ".join(repr(name) for name in sorted({holder.vm.name for holder in holders if holder.vm.name})[:8])
         raise DeviceNotFound(
@@ -207,11 +222,22 @@ def _open_pid(locator: str, root: HostRoot) -> Device:
         raise LocatorError("not the number of a process", device=locator, hint="write pid:4242, or pid:4242/1")
     pid = int(match[1])
     holder = find_holder(root, pid) if 0 < pid < 1 << 31 else None
+    if holder is None and not pids(root.proc):
+        raise _no_proc(locator, root)
     if holder is None:
         raise DeviceNotFound(
             f"there is no process {pid}", device=locator, hint="`mdevdisplay list` shows the pids of VMs"
         )
     return _attach_to(holder, int(match[2]) if match[2] else None, locator, root)
+
+
+def _no_proc(locator: str, root: HostRoot) -> MdevDisplayError:
+    return DriverError(
+        f"{root.proc} shows no processes",
+        device=locator,
+        hint="mount the host's /proc there; in a container, MDEVDISPLAY_HOST_ROOT says where the host's root is",
+        cause="no-proc",
+    )
 
 
 def _attach_to(holder: Holder, index: int | None, locator: str, root: HostRoot) -> Device:
@@ -226,7 +252,7 @@ def _attach_to(holder: Holder, index: int | None, locator: str, root: HostRoot) 
             hint="`mdevdisplay list` shows who does",
             cause="no-vfio-device",
         )
-    if len(holder.devices) == 1 and not index:
+    if len({held.name or held.fd for held in holder.devices}) == 1 and not index:
         return attach(holder, holder.devices[0], locator, root)
     displays = _displays(holder, locator, root)
     try:
@@ -236,6 +262,7 @@ def _attach_to(holder: Holder, index: int | None, locator: str, root: HostRoot) 
         raise
     chosen = displays.pop(position)
     _close_all(displays)
+    log_attach(root, whose=who, device=chosen.identity.name or locator)
     return chosen
 
 
@@ -249,10 +276,10 @@ def _displays(holder: Holder, locator: str, root: HostRoot) -> list[Device]:
     attaching: list[Callable[[], Device]]
     names = [held.name for held in holder.devices if held.name]
     if len(names) + len(holder.others) == len(holder.devices):
-        names = sorted([*names, *holder.others])
-        attaching = [partial(attach_by_name, holder, name, locator, root) for name in names]
+        names = sorted({*names, *holder.others})
+        attaching = [partial(attach_by_name, holder, name, locator, root, log=False) for name in names]
     else:
-        attaching = [partial(attach, holder, held, locator, root) for held in holder.devices]
+        attaching = [partial(attach, holder, held, locator, root, log=False) for held in holder.devices]
     try:
         for call in attaching:
             try:

@@ -6,6 +6,7 @@ is never mixed up with it: where the process has ended, each read says so.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -78,8 +79,11 @@ class Process:
         for name in os.listdir(files):  # noqa: PTH208 - of a descriptor
             try:
                 link = readlink(name, dir_fd=files)
-            except FileNotFoundError:  # closed in the meantime
-                continue
+            except OSError as error:
+                # closed in the meantime; or a path that is too long to be read, and so none of a VFIO node
+                if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+                    continue
+                raise
             if word in link:
                 found.append((int(name), link))
         return sorted(found)

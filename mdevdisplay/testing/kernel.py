@@ -114,7 +114,7 @@ class FakeKernel:
         self._lock = threading.Lock()
         self._patches = ExitStack()
         (self.path / "dev/vfio").mkdir(parents=True)
-        (self.path / "proc").mkdir(exist_ok=True)
+        (self.path / "proc/2/fd").mkdir(parents=True, exist_ok=True)  # a host has processes: kthreadd
         self._node("vfio")
         self._node("kvm")
 

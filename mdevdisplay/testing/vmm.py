@@ -23,7 +23,9 @@ class FakeVmm:
         """Start the process, and write its entry below ``proc``."""
         self.fds = fds
         self.on_kill: Callable[[], object] | None = None
-        self._process = subprocess.Popen(["/bin/sleep", "600"], pass_fds=tuple(fds.values()), stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            ["/bin/sleep", "600"], pass_fds=tuple(fds.values()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         self.pid = self._process.pid
         self._entry = proc / str(self.pid)
         (self._entry / "fd").mkdir(parents=True)

@@ -71,8 +71,10 @@ class RemoteReader:
         output: the number of the output.
     """
 
-    def __init__(self, locator: str, *, backend: str | None = None, output: int = 0) -> None:
+    def __init__(self, locator: str, *, backend: str | None = None, output: int = 0, must_attach: bool = False) -> None:
         """Start a worker that opens the display, or find the one that has it open.
+
+        What was borrowed is never opened for oneself by a later worker; with ``must_attach`` not by the first either.
 
         Raises:
             WorkerDied: it died over it.
@@ -83,6 +85,7 @@ class RemoteReader:
         self.output = output
         self._locator = locator
         self._option = backend
+        self._must_attach = must_attach
         self._inherited = _inherited(locator)
         self._started = False
         self._interrupted = False
@@ -456,6 +459,7 @@ class RemoteReader:
             "open": self._locator,
             "backend": self._option,
             "output": self.output,
+            "must_attach": self._must_attach,
             "points": find_points(),  # meanwhile the worker starts
             "share": share,
         }
@@ -471,7 +475,7 @@ class RemoteReader:
             if not isinstance(ready, dict):
                 raise BadMessage("neither ready nor shared")
             self._identity = values.identity_from(ready, "identity")
-            self._borrowed = values.boolean(ready, "borrowed")
+            self._borrowed = self._must_attach = values.boolean(ready, "borrowed")
             self._backend_info = values.backend_from(ready, "backend")
             link.listens = values.boolean(ready, "listens")
         except (wire.PeerGone, Hung, Lost, BadMessage) as error:

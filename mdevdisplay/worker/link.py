@@ -90,6 +90,9 @@ class Link:
                 message = wire.receive(self._connection)
             except BlockingIOError:
                 raise Hung from None
+            except wire.PeerGone:
+                self._last_words()
+                raise
             try:
                 if self._is_answer(message.body):
                     return message

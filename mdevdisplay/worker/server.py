@@ -105,7 +105,7 @@ def _open(connection: socket.socket, request: Body) -> _Server | str:
         taken = request["share"] and _listen(names[0], listeners)
         if taken:
             return names[0]
-        reader = connect(locator, backend, output)
+        reader = connect(locator, backend, output, must_attach=values.boolean(request, "must_attach"))
         by_source = sharing.shared_name(sharing.device_of_source(reader.source), backend, output)
         if request["share"] and by_source not in names and _listen(by_source, listeners):
             reader.close()

@@ -46,6 +46,13 @@ class TestInherited:
             assert kernel.file_of(fd) is None
         assert kernel.leaks() == []
 
+    def test_a_wrong_backend_does_not_cost_it(self, kernel: FakeKernel, driver: Mdpy, fd: int) -> None:
+        """A second try finds it still there."""
+        with pytest.raises(MdevDisplayError):
+            mdevdisplay.open(f"fd:{fd}", backend="no-such-backend")
+        mdevdisplay.open(f"fd:{fd}").close()
+        assert kernel.leaks() == []
+
     def test_a_wrong_number_is_left_alone(self, tmp_path: Path) -> None:
         """It is somebody else's file."""
         with (tmp_path / "file").open("wb") as file:
@@ -229,7 +236,7 @@ class TestSocket:
             mdevdisplay.open(f"unix:{abandoned}")
         with pytest.raises(LocatorError):
             mdevdisplay.open("unix:")
-        with pytest.raises(MdevDisplayError):
+        with pytest.raises(LocatorError, match="not the path of a socket"):
             mdevdisplay.open("unix:" + "x" * 200)
 
 
