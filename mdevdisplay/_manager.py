@@ -216,6 +216,16 @@ class Backend:
         """Whether the backend decodes formats of its own."""
         return "decode" in self.plugin.implementations
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether the backend announces changes."""
+        return "wait_update" in self.plugin.implementations
+
+    def wait_update(self, timeout: float) -> bool:
+        """Wait for the source to announce a change; only where `can_wait`."""
+        self.source.check_open()
+        return self._typed("wait_update", bool, self.source, timeout)
+
     def diagnose(self) -> tuple[Finding, ...]:
         """Return what the backend itself knows about the state of the device."""
         self.source.check_open()

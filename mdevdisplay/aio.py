@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
@@ -13,20 +13,20 @@ from typing import Self, TypeVar
 
 from mdevdisplay._lane import Lane
 from mdevdisplay.backend_info import BackendInfo
-from mdevdisplay.display import GRACE, WAIT_STEP, is_isolated, make_reader, source_of
+from mdevdisplay.display import GRACE, WAIT_STEP, check_cursor, is_isolated, make_reader, source_of
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import Closed, DeviceGone, MdevDisplayError, NothingDisplayed, TimedOut
+from mdevdisplay.pace import Follower, ModeChangePatience, StreamStatistics
 from mdevdisplay.pixels.frame import Blank, Frame
 from mdevdisplay.pixels.layout import Raw
-from mdevdisplay.reader import Readability
+from mdevdisplay.reader import Readability, nothing_displayed
 from mdevdisplay.reading import DisplayReader
 from mdevdisplay.reconnect import ReconnectingReader
 from mdevdisplay.source import Finding, Identity, Source
-from mdevdisplay.stream import ModeChangePatience, Pace
-from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
 from mdevdisplay.vfio.edid import Edid
 
-__all__ = ["AsyncDisplay", "aopen"]
+__all__ = ["AsyncDisplay", "AsyncFrameStream", "aopen"]
 
 T = TypeVar("T")
 
@@ -73,6 +73,57 @@ async def aopen(
         raise
     async with AsyncDisplay(reader, lane, timeout=timeout) as display:
         yield display
+
+
+class AsyncFrameStream(AsyncIterator[Frame | Blank]):
+    """Frames of one display for one event loop; see `mdevdisplay.stream.FrameStream`."""
+
+    def __init__(
+        self,
+        look: Callable[[Frame | Blank | None], Awaitable[Frame | Blank]],
+        follower: Follower,
+        sleep: Callable[[float], Awaitable[bool]],
+        wait: Callable[[int], Awaitable[int]] | None,
+    ) -> None:
+        """Take pictures with ``look``; `AsyncDisplay.frames` makes one for you."""
+        self._look = look
+        self._follower = follower
+        self._sleep = sleep
+        self._wait = wait
+
+    @property
+    def statistics(self) -> StreamStatistics:
+        """What the stream has seen lately."""
+        return self._follower.statistics()
+
+    async def __anext__(self) -> Frame | Blank:
+        try:
+            while await self._pause():
+                picture = await self._take()
+                if picture is not None:
+                    return picture
+        except Closed:
+            pass
+        raise StopAsyncIteration
+
+    async def _take(self) -> Frame | Blank | None:
+        begin = time.monotonic()
+        try:
+            picture = await self._look(self._follower.last)
+        except ModeChangePatience.BORNE as error:
+            return self._follower.failed(error)
+        return self._follower.took(picture, time.monotonic() - begin)
+
+    async def _pause(self) -> bool:
+        """Wait until it is time to look; False where the display was closed meanwhile."""
+        if await self._sleep(self._follower.delay()):
+            return False
+        if self._wait is None or self._follower.unsure:
+            return True
+        while (announced := await self._wait(self._follower.announced)) == self._follower.announced:
+            pass
+        self._follower.announced = announced
+        return True
 
 
 class AsyncDisplay:
@@ -133,36 +184,62 @@ class AsyncDisplay:
         return await self._call(partial(self._reader.surface, plane), timeout)
 
     async def capture(
-        self, plane: PlaneType = PlaneType.PRIMARY, *, wait: float = 0.0, timeout: float | None = None
+        self,
+        plane: PlaneType = PlaneType.PRIMARY,
+        *,
+        cursor: bool = False,
+        wait: float = 0.0,
+        timeout: float | None = None,
     ) -> Frame:
         """Return a copy of what a plane shows."""
         deadline = time.monotonic() + wait
+        check_cursor(plane, cursor=cursor)
+        look = partial(self._reader.look, plane, cursor=cursor)
         while True:
             try:
-                return await self._call(partial(self._reader.capture, plane), timeout)
+                picture = await self._call(look, timeout)
+                if isinstance(picture, Frame):
+                    return picture
+                raise picture.error or nothing_displayed(plane, self.locator)
             except self._borne:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise
             await self._sleep(min(WAIT_STEP, left))
 
-    async def frames(
-        self, *, plane: PlaneType = PlaneType.PRIMARY, max_fps: float = 30.0, timeout: float | None = None
-    ) -> AsyncIterator[Frame | Blank]:
-        """Yield frames until the display is closed; moments without a picture come as `Blank`."""
+    def frames(
+        self,
+        *,
+        plane: PlaneType = PlaneType.PRIMARY,
+        max_fps: float = 30.0,
+        cursor: bool = False,
+        repeat: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncFrameStream:
+        """Return frames until the display is closed; see `mdevdisplay.display.Display.frames`."""
         self._check_open()
-        pace = Pace(max_fps)
-        bear = ModeChangePatience()
-        while not await self._sleep(pace.delay()):
-            try:
-                picture = await self._call(partial(self._reader.picture, plane), timeout)
-            except Closed:
-                return
-            except ModeChangePatience.BORNE as error:
-                bear.failed(error)
-                continue
-            bear.succeeded()
-            yield picture
+        check_cursor(plane, cursor=cursor)
+
+        async def look(last: Frame | Blank | None) -> Frame | Blank:
+            return await self._call(partial(self._reader.look, plane, last, cursor=cursor), timeout)
+
+        async def wait(seen: int) -> int:
+            return await self._call(partial(self._reader.wait_update, seen), timeout)
+
+        announced = self._reader.announces and not repeat
+        return AsyncFrameStream(look, Follower(max_fps, repeat=repeat), self._sleep, wait if announced else None)
+
+    async def damage_since(
+        self,
+        serial: int,
+        *,
+        plane: PlaneType = PlaneType.PRIMARY,
+        cursor: bool = False,
+        timeout: float | None = None,
+    ) -> tuple[Rect, ...]:
+        """Return what changed since the picture with a serial, without looking anew."""
+        check_cursor(plane, cursor=cursor)
+        return await self._call(partial(self._reader.damage_since, plane, serial, cursor=cursor), timeout)
 
     @asynccontextmanager
     async def map(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> AsyncGenerator[Raw]:

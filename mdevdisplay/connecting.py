@@ -23,7 +23,9 @@ def backends() -> Manager:
     return load()
 
 
-def connect(locator: str, backend: str | None, output: int, *, must_attach: bool = False) -> Reader:
+def connect(
+    locator: str, backend: str | None, output: int, *, must_attach: bool = False, imports: bool = True
+) -> Reader:
     """Open a device and choose its backend: what `open` does, in the calling thread and without a deadline.
 
     Args:
@@ -31,6 +33,7 @@ def connect(locator: str, backend: str | None, output: int, *, must_attach: bool
         backend: the name of the backend, or None.
         output: the number of the output.
         must_attach: refuse a device that no VM has.
+        imports: let a GPU read what a CPU cannot map.
     """
     manager = backends()
     source: Source | None = None
@@ -38,7 +41,7 @@ def connect(locator: str, backend: str | None, output: int, *, must_attach: bool
         source = manager.open_locator(locator)
     source = source or open_device(locator, must_attach=must_attach)
     try:
-        reader = Reader(source, manager.choose(source, backend), output=output)
+        reader = Reader(source, manager.choose(source, backend), output=output, imports=imports)
         if locator.startswith("fd:"):  # taken over only now: a wrong backend must not cost the descriptor
             os.close(int(locator[3:]))
     except BaseException:

@@ -21,14 +21,15 @@ from mdevdisplay.host.handed import Words
 from mdevdisplay.host.listing import list_host_devices
 from mdevdisplay.host.locate import held_elsewhere
 from mdevdisplay.host.root import HostRoot
-from mdevdisplay.pixels.frame import Frame
+from mdevdisplay.pace import ModeChangePatience
+from mdevdisplay.pixels.frame import Blank, Frame
 from mdevdisplay.pixels.layout import Raw
-from mdevdisplay.reader import Readability, Reader
+from mdevdisplay.reader import Readability, Reader, nothing_displayed
 from mdevdisplay.reading import DisplayReader
 from mdevdisplay.reconnect import ReconnectingReader, check_returns
 from mdevdisplay.source import DeviceInfo, Finding, Identity, Source
-from mdevdisplay.stream import FrameStream, ModeChangePatience
-from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.stream import FrameStream
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
 from mdevdisplay.vfio.edid import Edid
 
 __all__ = ["Display", "backends", "devices", "list_devices", "open", "open_fd"]
@@ -193,6 +194,12 @@ def is_isolated(reader: DisplayReader) -> bool:
     return not isinstance(reader, Reader)
 
 
+def check_cursor(plane: PlaneType, *, cursor: bool) -> None:
+    """Raise ValueError for a cursor over another plane than the primary."""
+    if cursor and plane is not PlaneType.PRIMARY:
+        raise ValueError(f"the cursor is drawn over the primary plane, not over {plane.name}")
+
+
 class Display:
     """An open display. Its methods may be called from any thread; calls to the driver go one at a time.
 
@@ -288,7 +295,12 @@ class Display:
         return self._run(partial(self._reader.surface, plane), timeout)
 
     def capture(
-        self, plane: PlaneType = PlaneType.PRIMARY, *, wait: float = 0.0, timeout: float | None = None
+        self,
+        plane: PlaneType = PlaneType.PRIMARY,
+        *,
+        cursor: bool = False,
+        wait: float = 0.0,
+        timeout: float | None = None,
     ) -> Frame:
         """Return a copy of what a plane shows.
 
@@ -296,19 +308,26 @@ class Display:
         where it changed every time.
 
         Args:
-            plane: which plane.
+            plane: which plane; CURSOR for the cursor alone.
+            cursor: whether to draw the cursor over the primary plane.
             wait: seconds to wait until the plane shows something that can be decoded.
             timeout: seconds for each call to the driver.
 
         Raises:
             NothingDisplayed: the plane shows nothing.
             NotMappable: the CPU cannot reach the pixels.
+            ValueError: a cursor was to be drawn over another plane than the primary.
             BadSurface, GuestChangingMode, TimedOut, Closed, DeviceGone, DriverError.
         """
         deadline = time.monotonic() + wait
+        check_cursor(plane, cursor=cursor)
+        look = partial(self._reader.look, plane, cursor=cursor)
         while True:
             try:
-                return self._run(partial(self._reader.capture, plane), timeout)
+                picture = self._run(look, timeout)
+                if isinstance(picture, Frame):
+                    return picture
+                raise picture.error or nothing_displayed(plane, self.locator)
             except self._borne:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -316,30 +335,74 @@ class Display:
             time.sleep(min(WAIT_STEP, left))
 
     def frames(
-        self, *, plane: PlaneType = PlaneType.PRIMARY, max_fps: float = 30.0, timeout: float | None = None
+        self,
+        *,
+        plane: PlaneType = PlaneType.PRIMARY,
+        max_fps: float = 30.0,
+        cursor: bool = False,
+        repeat: bool = False,
+        timeout: float | None = None,
     ) -> FrameStream:
-        """Return a stream of frames; moments without a picture come as `Blank`.
+        """Return a stream of frames: the first at once, then one whenever something changed.
 
-        A plane that cannot be decoded for up to 2 s, as while a guest sets a mode, is waited for.
+        The display is looked at ``max_fps`` times a second, down to 10 times while nothing changes; one whose source
+        announces its changes is not polled. Moments without a picture come as `Blank`. A plane that cannot be decoded
+        for up to 2 s, as while a guest sets a mode, is waited for; its last frame comes again flagged STALE meanwhile.
 
         Args:
             plane: which plane.
             max_fps: how often to look, at most.
+            cursor: whether to draw the cursor over the primary plane.
+            repeat: hand on the last frame again at every look that finds no change, at the full rate, as video needs.
             timeout: seconds for each call to the driver.
 
         Raises:
             Closed: the display was closed before.
-            ValueError: max_fps is not above 0.
+            ValueError: max_fps is not above 0, or a cursor was to be drawn over another plane than the primary.
         """
         self._check_open()
+        check_cursor(plane, cursor=cursor)
         # the stream keeps the reader and not the display, which can so be missed when it is forgotten
         limit = self._timeout if timeout is None else timeout
-        poll = partial(self._lane.run, partial(self._reader.picture, plane), limit)
-        stream = FrameStream(poll, max_fps)
+        lane, reader = self._lane, self._reader
+
+        def look(last: Frame | Blank | None) -> Frame | Blank:
+            return lane.run(partial(reader.look, plane, last, cursor=cursor), limit)
+
+        def wait(seen: int) -> int:
+            return lane.run(partial(reader.wait_update, seen), limit)
+
+        stream = FrameStream(look, max_fps, repeat=repeat, wait=wait if reader.announces else None)
         self._streams.add(stream)
         if self._closed:  # meanwhile
             stream.close()
         return stream
+
+    def damage_since(
+        self,
+        serial: int,
+        *,
+        plane: PlaneType = PlaneType.PRIMARY,
+        cursor: bool = False,
+        timeout: float | None = None,
+    ) -> tuple[Rect, ...]:
+        """Return what changed from the picture with a serial to the one that was taken last, without looking anew.
+
+        For a consumer that skips frames: all that it has to paint anew. Whatever is remembered takes 8 bytes a tile,
+        however far back the serial is.
+
+        Args:
+            serial: `Frame.serial` of the picture that the consumer shows; 0 for none.
+            plane: which plane.
+            cursor: whether the pictures were taken with the cursor drawn over them.
+            timeout: seconds to wait for another call to come back.
+
+        Returns:
+            Rectangles of whole 64x64 tiles, clipped to the picture, none over another; empty for no change and where
+            nothing is displayed.
+        """
+        check_cursor(plane, cursor=cursor)
+        return self._run(partial(self._reader.damage_since, plane, serial, cursor=cursor), timeout)
 
     @contextmanager
     def map(self, plane: PlaneType = PlaneType.PRIMARY, *, timeout: float | None = None) -> Generator[Raw]:

@@ -137,13 +137,15 @@ class Specification:
 
     @hookspec(firstresult=True)
     def wait_update(self, source: Source, timeout: float) -> bool:
-        """Wait until the source announces a change, at most ``timeout`` seconds. Reserved: not called yet.
+        """Wait until the source announces a change, at most ``timeout`` seconds.
 
-        It is declared so that backends can be written for it; displays are polled for now. Implement it only for a
-        source that announces every change.
+        A source that announces is not polled: its surfaces are asked for once after every announcement. Implement it
+        only for a source that announces every change, of its planes' pixels, geometry and position. A change that comes
+        while nobody waits is announced by the next call. A backend that has it for some of its sources only returns
+        True after a moment for the others, which so are polled.
 
         Returns:
-            True as soon as something changed, False after the timeout.
+            True as soon as something changed since the last True, False after the timeout.
         """
         raise NotImplementedError
 

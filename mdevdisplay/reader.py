@@ -22,18 +22,23 @@ from mdevdisplay.errors import (
     UnsupportedFormat,
 )
 from mdevdisplay.pixels import convert
-from mdevdisplay.pixels.file_memory import FileMemory
+from mdevdisplay.pixels.composed import ComposedPicture
 from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
-from mdevdisplay.pixels.layout import raw_view
-from mdevdisplay.pixels.memory import PixelMemory, SurfaceMemory
-from mdevdisplay.pixels.pool import BufferPool, FramePool
+from mdevdisplay.pixels.gpu_memory import GpuBuffers, GpuMemory
+from mdevdisplay.pixels.layout import Raw
+from mdevdisplay.pixels.memory import Memory, SurfaceMemory
+from mdevdisplay.pixels.picture import LivePicture
+from mdevdisplay.pixels.pool import FramePool
+from mdevdisplay.pixels.shadow import PixelSource
 from mdevdisplay.source import Finding, Identity, Source
-from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.edid import Edid
 
-__all__ = ["Readability", "Reader", "nothing_displayed"]
+__all__ = ["WAIT_SLICE", "Readability", "Reader", "nothing_displayed", "same_pixels", "unreadable"]
 
+WAIT_SLICE = 0.05
+"""Seconds that a source which announces its changes is waited for at a time: others may want the display too."""
 _TRIES = 3
 
 
@@ -43,12 +48,14 @@ class Readability:
 
     Attributes:
         way: ``"region"`` or ``"dma-buf"`` for a mapping, ``"read"`` for a file that could be truncated under a mapping,
-            or ``""`` where they cannot.
-        reason: why not, with what to do; "" where they can.
+            ``"import"`` for a GPU that reads them back, or ``""`` where they cannot.
+        cause: the stable id of why not, or "".
+        reason: why not, with what to do; why they are not mapped where a GPU reads them; "" else.
     """
 
     way: str
     reason: str = ""
+    cause: str = ""
 
 
 class Reader:
@@ -58,19 +65,24 @@ class Reader:
         source: what is read.
         backend: its backend.
         output: the number of the output.
-        pool: where the buffers of frames come from.
+        looked_at: the surface of every plane's picture.
     """
 
-    def __init__(self, source: Source, backend: Backend, *, output: int = 0, pool: BufferPool | None = None) -> None:
-        """Take over an open source; close() closes it. Frames lie in buffers of ``pool``, None for ordinary memory."""
+    def __init__(self, source: Source, backend: Backend, *, output: int = 0, imports: bool = True) -> None:
+        """Take over an open source; close() closes it. With ``imports`` a GPU reads what a CPU cannot map."""
         self.source = source
         self.backend = backend
         self.output = output
-        self._memory = SurfaceMemory(backend, source.locator)
-        self.pool = pool or FramePool()
-        self._serial = 0
+        gpu = GpuBuffers(source.locator, source.identity.parent) if imports else None
+        self._memory = SurfaceMemory(backend, source.locator, gpu)
+        self._pool = FramePool()
+        self._live = {plane: LivePicture() for plane in PlaneType}
+        self._announced = 0
+        self._composed = ComposedPicture(self._look, sign_lost=source.cursor_sign_lost)
+        self.looked_at: dict[PlaneType, SurfaceInfo] = {}
         # registered after the backend's clean-ups, so run before them: maps and dma-bufs go first
         source.on_close(self._memory.close)
+        source.on_close(self._forget)
 
     @property
     def locator(self) -> str:
@@ -108,64 +120,87 @@ class Reader:
             raise nothing_displayed(plane, self.source.locator)
         return surface
 
-    def pin(self, plane: PlaneType) -> PixelMemory | FileMemory:
+    def pin(self, plane: PlaneType) -> Memory:
         """Return where the plane's pixels can be read now, and keep a dma-buf mapped until `unpin`."""
         memory = self._memory.find(self.shown(plane))
         memory.view()  # refuses what can only be read
         self._memory.pin(memory)
         return memory
 
-    def unpin(self, memory: PixelMemory | FileMemory) -> None:
+    def unpin(self, memory: Memory) -> None:
         """Let go what `pin` returned."""
         self._memory.unpin(memory)
 
-    def capture(self, plane: PlaneType) -> Frame:
-        """Copy a plane, anew if it changed meanwhile; raises `NothingDisplayed` for nothing."""
-        tries = 1
+    def look(self, plane: PlaneType, last: Frame | Blank | None = None, *, cursor: bool = False) -> Frame | Blank:
+        """Return what a plane shows, copied anew if it changed meanwhile; ``last`` itself where it is still that.
+
+        With ``cursor`` the primary plane is shown with the cursor drawn over it.
+        """
+        return self._composed.look(last) if cursor else self._look(plane, last)
+
+    def _look(self, plane: PlaneType, last: Frame | Blank | None) -> Frame | Blank:
+        live = self.live(plane)
+        try:
+            torn = self.refresh(plane)
+        except NothingDisplayed:
+            live.blank()
+            if isinstance(last, Blank) and last.serial == live.serial:
+                return last
+            return Blank(serial=live.serial, timestamp=time.monotonic())
+        if isinstance(last, Frame) and last.serial == live.serial and FrameFlags.STALE not in last.flags:
+            return last
+        return self._frame(plane, torn=torn, last=last)
+
+    def live(self, plane: PlaneType) -> LivePicture:
+        """Return what is known of the picture of a plane."""
+        return self._live[plane]
+
+    def refresh(self, plane: PlaneType) -> bool:
+        """Bring the picture of a plane up to date; return whether it is torn.
+
+        Raises:
+            NothingDisplayed: the plane shows nothing.
+        """
         surface = self.shown(plane)
-        buffer = self._copy(surface)
-        after = self.surface(plane)
-        while after is not None and not _same_pixels(surface, after) and tries < _TRIES:
-            tries += 1
-            surface = after
-            buffer = self._copy(surface)
+        for _ in range(_TRIES):
+            torn = self._live[plane].look(surface, self._memory.find(surface))
+            self.looked_at[plane] = surface
             after = self.surface(plane)
-        layout = surface.format
-        stride = layout.minimum_stride(surface.width) if layout is not None else 0
+            if after is None:
+                return True
+            if same_pixels(surface, after):
+                return torn
+            surface = after
+        return True
+
+    def _frame(self, plane: PlaneType, *, torn: bool, last: Frame | Blank | None) -> Frame:
+        live, surface = self._live[plane], self.looked_at[plane]
+        raw = live.copy(self._pool)
         return Frame(
-            raw_view(buffer, 0, surface, stride),
+            raw,
             surface,
-            pixels=self._decoded(surface, buffer),
-            serial=self._next_serial(),
+            pixels=self.decoded(plane, raw),
+            serial=live.serial,
             timestamp=time.monotonic(),
-            flags=FrameFlags.NONE if after is not None and _same_pixels(surface, after) else FrameFlags.TORN,
+            flags=FrameFlags.TORN if torn else FrameFlags.NONE,
             device=self.source.locator,
+            changed=live.damage.since(last.serial) if isinstance(last, Frame) else None,
         )
 
-    def _decoded(self, surface: SurfaceInfo, buffer: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-        """Return what the backend makes of a format of its own; None for one that the framework converts."""
+    def damage_since(self, plane: PlaneType, serial: int, *, cursor: bool = False) -> tuple[Rect, ...]:
+        """Return the rectangles of a plane that changed after a serial."""
+        if cursor:
+            return self._composed.damage_since(serial)
+        return self._live[plane].damage.rects_since(serial)
+
+    def decoded(self, plane: PlaneType, raw: Raw) -> npt.NDArray[np.uint8] | None:
+        """Return what the backend makes of a format of its own, or a GPU of any; None for one that we convert."""
+        surface, live = self.looked_at[plane], self._live[plane]
+        if live.layout is not surface:
+            return raw
         if convert.is_decodable(surface) or not self.backend.can_decode:
             return None
-        flat = buffer.view()
-        flat.flags.writeable = False
-        return self.backend.decode(surface, flat)
-
-    def _copy(self, surface: SurfaceInfo) -> npt.NDArray[np.uint8]:
-        memory = self._memory.find(surface)
-        buffer = self.pool.take(memory.size)
-        memory.copy_into(buffer)
-        return buffer
-
-    def picture(self, plane: PlaneType) -> Frame | Blank:
-        """Return a frame, or a `Blank` where the plane shows nothing."""
-        try:
-            return self.capture(plane)
-        except NothingDisplayed:
-            return Blank(serial=self._next_serial(), timestamp=time.monotonic())
-
-    def _next_serial(self) -> int:
-        self._serial += 1
-        return self._serial
+        return self.backend.decode(surface, raw.reshape(-1).view(np.uint8))
 
     def dmabuf(self, plane: PlaneType) -> DmaBuf:
         """Return the plane's dma-buf, the caller's own; raises `UnsupportedFormat` where there is none."""
@@ -189,24 +224,42 @@ class Reader:
         try:
             memory = self._memory.find(surface)
             if not self._decodes(memory):
-                convert.check_decodable(surface)
+                convert.check_decodable(memory.layout)
         except (GuestChangingMode, Closed):
             raise
         except MdevDisplayError as error:
-            return Readability(way="", reason=f"{error.message}; {error.hint}" if error.hint else error.message)
-        return Readability(way=memory.way)
+            return unreadable(error)
+        return Readability(way=memory.way, reason=memory.why if isinstance(memory, GpuMemory) else "")
 
-    def _decodes(self, memory: PixelMemory | FileMemory) -> bool:
+    def _decodes(self, memory: PixelSource) -> bool:
         """Whether the backend decodes a format that is not ours: only trying tells."""
-        if convert.is_decodable(memory.surface) or not self.backend.can_decode:
+        surface = memory.layout
+        if convert.is_decodable(surface) or not self.backend.can_decode:
             return False
-        buffer = self.pool.take(memory.size)
-        memory.copy_into(buffer)
-        return self._decoded(memory.surface, buffer) is not None
+        buffer = np.empty(memory.extent, np.uint8)
+        with memory.reading():
+            memory.copy_into(buffer)
+        buffer.flags.writeable = False
+        return self.backend.decode(surface, buffer) is not None
+
+    @property
+    def announces(self) -> bool:
+        """Whether the source announces its changes, so that it need not be polled."""
+        return self.backend.can_wait
+
+    def wait_update(self, seen: int) -> int:
+        """Wait a moment for more announcements than ``seen``; return how many there have been."""
+        if self._announced == seen and self.backend.wait_update(WAIT_SLICE):
+            self._announced += 1
+        return self._announced
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what the backend itself knows about the state of the device."""
         return self.backend.diagnose()
+
+    def _forget(self) -> None:
+        for live in self._live.values():
+            live.forget()
 
     def interrupt(self) -> None:
         """Do nothing: a call that is inside the kernel cannot be interrupted."""
@@ -214,6 +267,12 @@ class Reader:
     def close(self) -> None:
         """Drop mappings, dma-bufs and the source, in this order. Idempotent."""
         self.source.close()
+
+
+def unreadable(error: MdevDisplayError) -> Readability:
+    """Return how pixels can be had that an error keeps from being read: not at all."""
+    reason = f"{error.message}; {error.hint}" if error.hint else error.message
+    return Readability(way="", reason=reason, cause=error.cause)
 
 
 def nothing_displayed(plane: PlaneType, device: str) -> NothingDisplayed:
@@ -226,6 +285,6 @@ def nothing_displayed(plane: PlaneType, device: str) -> NothingDisplayed:
     )
 
 
-def _same_pixels(one: SurfaceInfo, other: SurfaceInfo) -> bool:
+def same_pixels(one: SurfaceInfo, other: SurfaceInfo) -> bool:
     """Whether two answers name the same pixels; a cursor that only moved does."""
     return one is other or one == attrs.evolve(other, x=one.x, y=one.y, x_hot=one.x_hot, y_hot=one.y_hot)

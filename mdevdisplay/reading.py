@@ -10,7 +10,7 @@ from mdevdisplay.pixels.frame import Blank, Frame
 from mdevdisplay.pixels.layout import Raw
 from mdevdisplay.reader import Readability
 from mdevdisplay.source import Finding, Identity
-from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
 from mdevdisplay.vfio.edid import Edid
 
 __all__ = ["DisplayReader", "Viewable"]
@@ -51,12 +51,21 @@ class DisplayReader(Protocol):
         """Return what a plane shows now, or None."""
         ...
 
-    def capture(self, plane: PlaneType) -> Frame:
-        """Copy a plane."""
+    def look(self, plane: PlaneType, last: Frame | Blank | None = None, *, cursor: bool = False) -> Frame | Blank:
+        """Return what a plane shows, with the cursor or without; ``last`` itself where it is still that."""
         ...
 
-    def picture(self, plane: PlaneType) -> Frame | Blank:
-        """Return a frame, or a `Blank`."""
+    def damage_since(self, plane: PlaneType, serial: int, *, cursor: bool = False) -> tuple[Rect, ...]:
+        """Return what changed after a serial."""
+        ...
+
+    @property
+    def announces(self) -> bool:
+        """Whether the source announces its changes."""
+        ...
+
+    def wait_update(self, seen: int) -> int:
+        """Wait a moment for more announcements than ``seen``; return how many there have been."""
         ...
 
     def pin(self, plane: PlaneType) -> Any:

@@ -22,16 +22,18 @@ from mdevdisplay.errors import (
     VmGone,
     WorkerDied,
 )
-from mdevdisplay.pixels.frame import Blank, Frame
+from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
 from mdevdisplay.reader import Readability
 from mdevdisplay.reading import DisplayReader
 from mdevdisplay.source import Finding, Identity
-from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
 from mdevdisplay.vfio.edid import Edid
 
 __all__ = ["ReconnectingReader", "check_returns"]
 
 T = TypeVar("T")
+_Kind = tuple[PlaneType, bool]
+"""A plane, and whether the cursor is drawn over it."""
 
 
 class Connect(Protocol):
@@ -72,8 +74,12 @@ class ReconnectingReader:
         self._connect = connect
         self._reader: DisplayReader | None = connect(must_attach=False)
         self._known = self._reader
-        self._serial = 0
-        self._base = 0
+        # by plane, with the cursor or without
+        self._serials: dict[_Kind, int] = {}
+        self._bases: dict[_Kind, int] = {}
+        self._theirs: dict[_Kind, Frame | Blank] = {}
+        self._ours: dict[_Kind, Frame | Blank] = {}
+        self._away_as: dict[_Kind, Blank] = {}
         self._next_try = 0.0
         self._why = ""
         self._failure: MdevDisplayError | None = None
@@ -113,18 +119,48 @@ class ReconnectingReader:
         """Return what a plane shows now, or None."""
         return self._call(lambda reader: reader.surface(plane))
 
-    def capture(self, plane: PlaneType) -> Frame:
-        """Copy a plane."""
-        return self._counted(self._call(lambda reader: reader.capture(plane)))
-
-    def picture(self, plane: PlaneType) -> Frame | Blank:
-        """Return a frame, or a `Blank`, also while the VM is away."""
+    def look(self, plane: PlaneType, last: Frame | Blank | None = None, *, cursor: bool = False) -> Frame | Blank:
+        """Return what a plane shows, or a `Blank` while the VM is away."""
+        kind = (plane, cursor)
         try:
-            return self._counted(self._call(lambda reader: reader.picture(plane)))
+            return self._call(lambda reader: self._look(reader, kind, last))
         except (DeviceGone, WorkerDied) as error:
-            self._serial += 1
-            self._base += 1
-            return Blank(serial=self._serial, timestamp=time.monotonic(), cause=error.cause)
+            away = self._away_as.get(kind)
+            if away is not None and away.cause == error.cause:
+                return away if last is away else attrs.evolve(away, error=error)
+            away = Blank(serial=self._serials.get(kind, 0) + 1, timestamp=time.monotonic(), error=error)
+            self._serials[kind] = away.serial
+            self._away_as[kind] = away
+            return away
+
+    def _look(self, reader: DisplayReader, kind: _Kind, last: Frame | Blank | None) -> Frame | Blank:
+        """Look with one reader, whose serials begin at 1: they are counted on from where the last reader's ended."""
+        plane, cursor = kind
+        known = self._theirs.get(kind) if _is_same(last, self._ours.get(kind)) else None
+        picture = reader.look(plane, known, cursor=cursor)
+        self._away_as.pop(kind, None)
+        if known is not None and picture is known and last is not None:
+            return last
+        base = self._bases.setdefault(kind, self._serials.get(kind, 0))
+        self._theirs[kind] = picture
+        ours = picture if not base else _counted_on(picture, base)
+        self._ours[kind] = ours
+        self._serials[kind] = ours.serial
+        return ours
+
+    def damage_since(self, plane: PlaneType, serial: int, *, cursor: bool = False) -> tuple[Rect, ...]:
+        """Return what changed after a serial: everything, where it was another run's of the VM."""
+        base = self._bases.get((plane, cursor), 0)
+        return self._call(lambda reader: reader.damage_since(plane, max(0, serial - base), cursor=cursor))
+
+    @property
+    def announces(self) -> bool:
+        """Never: the VM's end and return are not announced."""
+        return False
+
+    def wait_update(self, seen: int) -> int:
+        """Return at once: it is polled."""
+        return seen + 1
 
     def pin(self, plane: PlaneType) -> Any:
         """Return pinned memory, with the reader that it belongs to."""
@@ -193,7 +229,9 @@ class ReconnectingReader:
         except MdevDisplayError as error:  # waiting does not help: no permission, no backend
             self._failure = error
             raise
-        self._base = self._serial
+        self._bases = dict(self._serials)
+        self._theirs.clear()
+        self._ours.clear()
         return self._reader
 
     def _away(self) -> VmGone:
@@ -203,14 +241,19 @@ class ReconnectingReader:
             hint="the display is opened anew as soon as it has",
         )
 
-    def _counted(self, picture: T) -> T:
-        if isinstance(picture, Frame):
-            picture.serial += self._base
-            self._serial = picture.serial
-        elif isinstance(picture, Blank):
-            picture = attrs.evolve(picture, serial=picture.serial + self._base)
-            self._serial = picture.serial
-        return picture
+
+def _counted_on(picture: Frame | Blank, base: int) -> Frame | Blank:
+    if isinstance(picture, Blank):
+        return attrs.evolve(picture, serial=picture.serial + base)
+    return picture.evolve(serial=picture.serial + base)
+
+
+def _is_same(last: Frame | Blank | None, ours: Frame | Blank | None) -> bool:
+    return last is not None and ours is not None and last.serial == ours.serial and not _is_stale(last)
+
+
+def _is_stale(picture: Frame | Blank) -> bool:
+    return isinstance(picture, Frame) and FrameFlags.STALE in picture.flags
 
 
 class _Pinned:

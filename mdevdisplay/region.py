@@ -47,10 +47,12 @@ class MappedRegion:
     Attributes:
         data: (size,) uint8, read-only: the mapped bytes.
         size: bytes mapped; may be less than the region.
+        cached: whether a CPU reads it as fast as its own memory; None until it was measured.
     """
 
     def __init__(self, fd: int, offset: int, size: int) -> None:
         self._mapping: Mapping | None = None
+        self.cached: bool | None = None
         self._mapping = Mapping(fd, offset, size)
         self.size = size
         self._data: npt.NDArray[np.uint8] | None = np.asarray(self._mapping)

@@ -58,6 +58,7 @@ class Source:
         identity: what is known of it.
         borrowed: True where another process (a VMM) owns the device: nothing may be written to it.
         state: a place for one object a backend, keyed by the backend's name.
+        cursor_sign_lost: whether a cursor's position is reported as a magnitude, without its sign.
         lifeline: tells when the owner of a borrowed device ends; the framework then calls `lose`. None where nothing
             tells.
     """
@@ -66,6 +67,7 @@ class Source:
         self.locator = locator
         self.identity = identity or Identity()
         self.borrowed = borrowed
+        self.cursor_sign_lost = False
         self.state: dict[str, Any] = {}
         self.lifeline: Lifeline | None = None
         self._closed = False

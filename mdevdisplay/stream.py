@@ -1,4 +1,4 @@
-"""A stream of frames: an iterator that polls, and a descriptor for event loops."""
+"""A stream of frames: an iterator, and a descriptor for event loops."""
 
 from __future__ import annotations
 
@@ -10,92 +10,61 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from mdevdisplay.errors import BadSurface, Closed, GuestChangingMode, TimedOut
+from mdevdisplay.errors import Closed, TimedOut
+from mdevdisplay.pace import Follower, ModeChangePatience, StreamStatistics
 from mdevdisplay.pixels.frame import Blank, Frame
 
-__all__ = ["FrameStream", "ModeChangePatience", "Pace"]
+__all__ = ["FrameStream"]
 
 Picture = Frame | Blank
-
-
-class Pace:
-    """Says when the next poll is due: at most ``max_fps`` a second, and never to catch up."""
-
-    def __init__(self, max_fps: float) -> None:
-        if not max_fps > 0:
-            raise ValueError(f"max_fps {max_fps} is not above 0")
-        self._interval = 1.0 / max_fps
-        self._due = 0.0
-
-    def delay(self) -> float:
-        """Return the seconds to wait now, and count the poll that follows as done."""
-        now = time.monotonic()
-        wait = max(0.0, self._due - now)
-        # a whole interval late, as at first, the beat starts anew: it would be two polls at once otherwise
-        self._due = (self._due if now - self._due < self._interval else now) + self._interval
-        return wait
-
-
-class ModeChangePatience:
-    """Bears a plane that cannot be decoded for a while: guests change their modes."""
-
-    BORNE = (GuestChangingMode, BadSurface)
-    SECONDS = 2.0
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-
-    def failed(self, error: Exception) -> None:
-        """Count a failure; raise it where there have been nothing but failures for `SECONDS`."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-        if now - self._since >= self.SECONDS:
-            raise error
-
-    def succeeded(self) -> None:
-        """Start counting anew."""
-        self._since = None
+Look = Callable[["Picture | None"], Picture]
+"""Returns what is shown: its argument where that is what is shown still."""
+Wait = Callable[[int], int]
+"""Waits a moment for the source to announce a change; takes and returns how many it has announced."""
 
 
 class FrameStream(Iterator[Picture]):
-    """Frames of one display, as long as it is open. Blank moments come as `Blank`.
+    """Frames of one display, as long as it is open: the first at once, then one whenever something changed.
 
-    Iterate it, or for GLib, Qt and other loops watch `fileno` and call `latest` when it is readable. close() from any
-    thread ends both: the iteration stops, the descriptor becomes readable for good and `latest` raises `Closed`. Use it
-    as a context manager, or let the display's close() end it.
+    Blank moments come as `Blank`. Iterate it, or for GLib, Qt and other loops watch `fileno` and call `latest` when it
+    is readable. close() from any thread ends both: the iteration stops, the descriptor becomes readable for good and
+    `latest` raises `Closed`. Use it as a context manager, or let the display's close() end it.
     """
 
-    def __init__(self, poll: Callable[[], Picture], max_fps: float) -> None:
-        """Take pictures with ``poll``; `Display.frames` makes one for you."""
-        self._poll = poll
-        self._pace = Pace(max_fps)
-        self._patience = ModeChangePatience()
+    def __init__(self, look: Look, max_fps: float, *, repeat: bool = False, wait: Wait | None = None) -> None:
+        """Take pictures with ``look``; `Display.frames` makes one for you."""
+        self._look = look
+        self._wait = None if repeat else wait
+        self._follower = Follower(max_fps, repeat=repeat)
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._event = -1
         self._newest: Picture | TimedOut | None = None
         self._fatal: BaseException | None = None
 
+    @property
+    def statistics(self) -> StreamStatistics:
+        """What the stream has seen lately."""
+        return self._follower.statistics()
+
     def __next__(self) -> Picture:
-        while not self._ended.wait(self._pace.delay()):
-            try:
-                picture = self._look()
-            except Closed:  # the display, which ends its streams too
-                break
-            if picture is not None:
-                return picture
+        try:
+            while _pause(self._ended, self._follower, self._wait):
+                picture = self._take()
+                if picture is not None:
+                    return picture
+        except Closed:  # the display, which ends its streams too
+            pass
         raise StopIteration
 
-    def _look(self) -> Picture | None:
-        """Take one picture; None where the plane cannot be decoded for now."""
+    def _take(self) -> Picture | None:
+        """Look once; return what is to be handed on."""
+        begin = time.monotonic()
         try:
-            picture = self._poll()
+            picture = self._look(self._follower.last)
         except ModeChangePatience.BORNE as error:
-            self._patience.failed(error)
-            return None
-        self._patience.succeeded()
-        return picture
+            return self._follower.failed(error)
+        return self._follower.took(picture, time.monotonic() - begin)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `latest` has something new; the first call starts a thread.
@@ -110,7 +79,7 @@ class FrameStream(Iterator[Picture]):
                 self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
                 thread = threading.Thread(
                     target=_pump,
-                    args=(weakref.ref(self), self._ended, self._pace),
+                    args=(weakref.ref(self), self._ended, self._follower, self._wait),
                     name="mdevdisplay frames",
                     daemon=True,
                 )
@@ -142,7 +111,7 @@ class FrameStream(Iterator[Picture]):
         picture: Picture | TimedOut | None = None
         fatal: BaseException | None = None
         try:
-            picture = self._look()
+            picture = self._take()
         except Closed:
             self.close()
             return False
@@ -150,6 +119,9 @@ class FrameStream(Iterator[Picture]):
             picture = error
         except BaseException as error:  # noqa: BLE001 - latest() raises it in the consumer's thread
             fatal = error
+        return self._deliver(picture, fatal)
+
+    def _deliver(self, picture: Picture | TimedOut | None, fatal: BaseException | None) -> bool:
         with self._lock:
             if self._ended.is_set():
                 return False
@@ -158,6 +130,10 @@ class FrameStream(Iterator[Picture]):
                 self._newest = picture
                 os.eventfd_write(self._event, 1)
         return fatal is None
+
+    def fail(self, error: BaseException) -> None:
+        """Let `latest` raise an error from now on."""
+        self._deliver(None, error)
 
     def close(self) -> None:
         """End the stream, from any thread. Idempotent."""
@@ -186,10 +162,40 @@ class FrameStream(Iterator[Picture]):
             self._release()
 
 
-def _pump(reference: weakref.ref[FrameStream], ended: threading.Event, pace: Pace) -> None:
+def _pause(ended: threading.Event, follower: Follower, wait: Wait | None) -> bool:
+    """Wait until it is time to look; False where the stream was closed meanwhile."""
+    if ended.wait(follower.delay()):
+        return False
+    if wait is None or follower.unsure:
+        return True
+    while not ended.is_set():
+        announced = wait(follower.announced)
+        if announced != follower.announced:
+            follower.announced = announced
+            return True
+    return False
+
+
+def _pump(reference: weakref.ref[FrameStream], ended: threading.Event, follower: Follower, wait: Wait | None) -> None:
     """Take pictures as long as somebody has the stream; the thread itself must not be what keeps it alive."""
-    while not ended.wait(pace.delay()):
+    while True:
+        failure: BaseException | None = None
+        try:
+            if not _pause(ended, follower, wait):
+                return
+        except TimedOut:
+            pass
+        except BaseException as error:  # noqa: BLE001 - latest() raises it in the consumer's thread
+            failure = error
         stream = reference()
-        if stream is None or not stream.pump():
+        if stream is None:
+            return
+        if isinstance(failure, Closed):
+            stream.close()
+            return
+        if failure is not None:
+            stream.fail(failure)
+            return
+        if not stream.pump():
             return
         del stream

@@ -57,8 +57,9 @@ class SurfaceInfo:
         stride: bytes from one row to the next.
         size: bytes of the buffer as reported; some drivers round it up.
         offset: bytes from the start of the buffer to the first pixel.
-        x: pixels from the left of the screen; meant for cursor planes.
-        y: pixels from the top.
+        x: pixels from the left of the screen to the plane's left edge; meant for cursor planes. From 2**31 on it is
+            negative, in two's complement: the kernel's fields are u32.
+        y: the same from the top.
         x_hot: the cursor's hot spot in pixels from its left, or None where the driver does not know.
         y_hot: the same from its top.
         dmabuf_id: the kernel's token for GET_GFX_DMABUF, or None where the surface is no dma-buf.

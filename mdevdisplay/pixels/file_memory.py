@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
 from mdevdisplay.errors import BadSurface, NotMappable, translated
-from mdevdisplay.pixels.layout import Raw, plain_layout, row_bytes
+from mdevdisplay.pixels.layout import Raw, extent_of
 from mdevdisplay.surface import SurfaceInfo
 
 __all__ = ["FileMemory"]
+
+Bytes = npt.NDArray[np.uint8]
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -33,19 +36,23 @@ class FileMemory:
 
     way = "read"
     dmabuf = None
+    mapping = None
+    start = 0
 
     @property
-    def size(self) -> int:
-        """Bytes of a copy; the file is asked for its size before they are allocated."""
+    def layout(self) -> SurfaceInfo:
+        """How the bytes lie: as the driver says."""
+        return self.surface
+
+    @property
+    def extent(self) -> int:
+        """Bytes of a copy with its padding; the file is asked for its size before they are allocated."""
         needed = self.surface.needed - self.surface.offset
         with translated(self.device, "asking for the size of the file"):
             room = os.fstat(self.fd).st_size - self.offset
         if room < needed:
             raise self._too_short(room)
-        layout = plain_layout(self.surface)
-        if layout is None:
-            return needed
-        return layout.rows(self.surface.height) * layout.minimum_stride(self.surface.width)
+        return extent_of(self.surface, room)
 
     def view(self) -> Raw:
         """Refuse: there is no mapping to look at."""
@@ -55,27 +62,26 @@ class FileMemory:
             hint="capture() reads it safely; a memfd sealed with F_SEAL_SHRINK can be mapped",
         )
 
-    def copy_into(self, target: npt.NDArray[np.uint8]) -> None:
-        """Read the pixels, rows packed, into (size,) uint8."""
-        needed = self.surface.needed - self.surface.offset
-        layout = plain_layout(self.surface)
-        if needed == target.size:
-            self._read(target)
-            return
-        padded = np.empty(
-            needed if layout is None else self.surface.stride * layout.rows(self.surface.height), np.uint8
-        )
-        self._read(padded[:needed])
-        rows = row_bytes(padded, 0, self.surface)
-        np.copyto(target.reshape(rows.shape), rows)
+    def reading(self) -> AbstractContextManager[None]:
+        """There is nothing to bracket."""
+        return nullcontext()
 
-    def _read(self, target: npt.NDArray[np.uint8]) -> None:
+    def copy_into(self, target: Bytes) -> None:
+        """Read the bytes as they lie, into (extent,) uint8."""
+        self._read(target, self.offset)
+
+    def copy_rows_into(self, target: Bytes) -> None:
+        """Read the rows without the padding between them."""
+        for number, row in enumerate(target):
+            self._read(row, self.offset + number * self.surface.stride)
+
+    def _read(self, target: Bytes, offset: int) -> None:
         done = 0
         while done < target.size:
             with translated(self.device, "reading the file"):
-                count = os.preadv(self.fd, [target[done:].data], self.offset + done)
+                count = os.preadv(self.fd, [target[done:].data], offset + done)
             if not count:
-                raise self._too_short(done)
+                raise self._too_short(offset - self.offset + done)
             done += count
 
     def _too_short(self, room: int) -> BadSurface:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
+from mdevdisplay.errors import MdevDisplayError
 from mdevdisplay.pixels import convert
+from mdevdisplay.pixels.damage import Mask, full_mask, grid, rectangles
 from mdevdisplay.pixels.layout import Raw
-from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Blank", "Frame", "FrameFlags"]
+__all__ = ["Blank", "Frame", "FrameFlags", "Overlay"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,6 +32,12 @@ class FrameFlags(enum.Flag):
     NONE = 0
     TORN = enum.auto()
     """The plane changed while it was copied, every time it was tried."""
+    STALE = enum.auto()
+    """The plane cannot be read for now, as while a guest sets a mode; this is the last picture again."""
+    CURSOR_MISSING = enum.auto()
+    """A cursor was to be drawn, and could not be read."""
+    CURSOR_UNCERTAIN = enum.auto()
+    """The cursor may be left of or above where it was drawn: the driver reports no sign."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,33 +45,59 @@ class Blank:
     """A moment at which the plane showed nothing. It is false, a `Frame` is true.
 
     Attributes:
-        serial: counts frames and blanks of a display from 1.
-        timestamp: seconds of time.monotonic().
-        cause: "" where the plane shows nothing; of a display that reconnects also the stable id of the error that keeps
-            it from being read, such as ``"vm-gone"``.
+        serial: counts what the plane showed, see `Frame`.
+        timestamp: seconds of time.monotonic() at which it was seen first.
+        error: None where the plane shows nothing; of a display that reconnects what keeps it from being read.
     """
 
     serial: int
     timestamp: float
-    cause: str = ""
+    error: MdevDisplayError | None = None
+
+    @property
+    def cause(self) -> str:
+        """The stable id of the error, such as ``"vm-gone"``; "" where there is none."""
+        return "" if self.error is None else self.error.cause
 
     def __bool__(self) -> bool:
         return False
+
+
+class Overlay(Protocol):
+    """Something that is drawn over a picture."""
+
+    def over(self, pixels: Pixels) -> Pixels:
+        """Return B, G, R, A pixels with it, a new array."""
+        ...
 
 
 class Frame:
     """One picture. It stays as it is, whatever becomes of the device; its memory is used again once it is dropped.
 
     Attributes:
-        serial: counts frames and blanks of a display from 1.
+        serial: counts what the plane showed, from 1: different pictures and moments without one. Equal pictures have
+            equal serials.
         timestamp: seconds of time.monotonic() at which the copy was complete.
         surface: format, geometry and position as the driver reported them.
-        raw: the driver's own layout without row padding, see `mdevdisplay.formats.Format.raw_shape`; for a tiled or
-            unknown layout (n,) uint8 as it lies in memory.
+        raw: read-only: the driver's own layout without row padding, see `mdevdisplay.formats.Format.raw_shape`; for a
+            tiled or unknown layout (n,) uint8 as it lies in memory; what a GPU read back is (height, width, 4) B, G, R,
+            A.
         flags: what is wrong with it.
+        device: the display's locator, for messages.
     """
 
-    __slots__ = ("__weakref__", "_device", "_pixels", "flags", "raw", "serial", "surface", "timestamp")
+    __slots__ = (
+        "__weakref__",
+        "_changed",
+        "_overlay",
+        "_pixels",
+        "device",
+        "flags",
+        "raw",
+        "serial",
+        "surface",
+        "timestamp",
+    )
 
     def __init__(
         self,
@@ -75,18 +109,31 @@ class Frame:
         flags: FrameFlags = FrameFlags.NONE,
         device: str = "",
         pixels: Pixels | None = None,
+        changed: Mask | None = None,
+        overlay: Overlay | None = None,
     ) -> None:
         """Make a frame of packed pixels; `Display.capture` does it for you.
 
-        ``pixels`` are the decoded ones of a format that only a backend knows.
+        Args:
+            raw: the pixels.
+            surface: what they show.
+            serial: see the attribute.
+            timestamp: see the attribute.
+            flags: see the attribute.
+            device: the locator for messages.
+            pixels: decoded ones, of a format that only a backend knows.
+            changed: the tiles that changed since the frame before; None for all.
+            overlay: what is drawn over the pixels: the cursor.
         """
         self.raw = raw
         self.surface = surface
         self.serial = serial
         self.timestamp = timestamp
         self.flags = flags
-        self._device = device
+        self.device = device
         self._pixels = pixels
+        self._changed = changed
+        self._overlay = overlay
 
     @property
     def width(self) -> int:
@@ -99,20 +146,53 @@ class Frame:
         return self.surface.height
 
     @property
+    def damage(self) -> tuple[Rect, ...]:
+        """What changed since the stream's last frame, in pixels: rectangles of whole 64x64 tiles, none over another.
+
+        All of it in a frame that is the first, or no stream's. `Display.damage_since` tells more.
+        """
+        return rectangles(self.changed_tiles, self.width, self.height)
+
+    @property
+    def changed_tiles(self) -> Mask:
+        """`damage` as (rows of tiles, columns of tiles) bool."""
+        return full_mask(self.width, self.height) if self._changed is None else self._changed
+
+    @property
     def pixels(self) -> Pixels:
-        """(height, width, 4) uint8, always B, G, R, A; made at the first use. For AR24 it is `raw` itself.
+        """(height, width, 4) uint8, always B, G, R, A; made at the first use, and yours to draw on.
 
         Raises:
             UnsupportedModifier, UnsupportedFormat: the pixels cannot be converted.
         """
         if self._pixels is None:
-            self._pixels = convert.to_bgra(self.raw, self.surface, self._device)
+            pixels = convert.to_bgra(self.raw, self.surface, self.device)
+            self._pixels = pixels if self._overlay is None else self._overlay.over(pixels)
+        if not self._pixels.flags.writeable:  # they are `raw` itself
+            self._pixels = self._pixels.copy()
         return self._pixels
 
     @property
     def decoded(self) -> Pixels | None:
         """`pixels` where they were made already, by the backend or at the first use; else None."""
         return self._pixels
+
+    def marked(self, flags: FrameFlags) -> Frame:
+        """Return the same picture with more flags, and no damage."""
+        return self.evolve(flags=self.flags | flags, changed=np.zeros(grid(self.width, self.height), np.bool_))
+
+    def evolve(self, **changes: Any) -> Frame:
+        """Return the same picture with other attributes, named as the arguments of the constructor."""
+        own: dict[str, Any] = {
+            "serial": self.serial,
+            "timestamp": self.timestamp,
+            "flags": self.flags,
+            "device": self.device,
+            "pixels": self._pixels,
+            "changed": self._changed,
+            "overlay": self._overlay,
+        }
+        return Frame(self.raw, self.surface, **(own | changes))
 
     def to_ndarray(self, format: str = "rgb24") -> Pixels:  # noqa: A002 - PyAV's name
         """Return the pixels as a new array.
@@ -127,8 +207,8 @@ class Frame:
         if format not in _FORMATS:
             raise ValueError(f"no format {format!r}; there are {', '.join(_FORMATS)}")
         if format == "rgb24":
-            if self._pixels is None and convert.is_decodable(self.surface):
-                return convert.to_rgb(self.raw, self.surface, self._device)
+            if self._pixels is None and self._overlay is None and convert.is_decodable(self.surface):
+                return convert.to_rgb(self.raw, self.surface, self.device)
             return convert.bgra_to_rgb(self.pixels)
         if format == "rgba":
             return convert.bgra_to_rgba(self.pixels)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mdevdisplay.formats import LINEAR, Format
 from mdevdisplay.surface import SurfaceInfo
 
-__all__ = ["Raw", "packed_size", "plain_layout", "raw_view", "row_bytes"]
+__all__ = ["Raw", "extent_of", "packed_size", "plain_layout", "raw_view"]
 
 Raw = npt.NDArray[Any]
 
@@ -29,7 +29,7 @@ def packed_size(surface: SurfaceInfo, available: int) -> int:
     """
     layout = plain_layout(surface)
     if layout is None:
-        return min(available, surface.size)
+        return extent_of(surface, available)
     return layout.rows(surface.height) * layout.minimum_stride(surface.width)
 
 
@@ -55,12 +55,14 @@ def raw_view(data: npt.NDArray[np.uint8], start: int, surface: SurfaceInfo, stri
     return np.ndarray(shape, np.dtype("<" + layout.dtype), data, start, strides)
 
 
-def row_bytes(data: npt.NDArray[np.uint8], start: int, surface: SurfaceInfo) -> npt.NDArray[np.uint8]:
-    """Return the bytes to copy: (rows, bytes of a row) uint8 without padding, or (n,) where not plain."""
-    layout = plain_layout(surface)
-    if layout is None:
-        return data[start : start + packed_size(surface, data.size - start)]
-    rows, width = layout.rows(surface.height), layout.minimum_stride(surface.width)
-    if width == surface.stride:
-        return data[start : start + rows * width]
-    return np.ndarray((rows, width), np.uint8, data, start, (surface.stride, 1))
+def extent_of(surface: SurfaceInfo, available: int) -> int:
+    """Return the bytes of a picture as it lies, from its first pixel to its last, padding included.
+
+    Args:
+        surface: the geometry; it was checked to fit.
+        available: bytes in the buffer from the first pixel on; all that belong to the picture count where it is tiled
+            or unknown.
+    """
+    if plain_layout(surface) is not None:
+        return surface.needed - surface.offset
+    return min(available, surface.size)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 import attrs
@@ -12,11 +14,14 @@ import numpy.typing as npt
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import NotMappable
 from mdevdisplay.pixels.file_memory import FileMemory
-from mdevdisplay.pixels.layout import Raw, raw_view, row_bytes
+from mdevdisplay.pixels.gpu_memory import GpuBuffers, GpuMemory
+from mdevdisplay.pixels.layout import Raw, extent_of, raw_view
 from mdevdisplay.region import Mappable, MappedRegion, can_shrink, map_region
 from mdevdisplay.surface import SurfaceInfo
 
-__all__ = ["Buffers", "PixelMemory", "SurfaceMemory"]
+__all__ = ["Buffers", "Memory", "PixelMemory", "SurfaceMemory"]
+
+Bytes = npt.NDArray[np.uint8]
 
 _KEPT_DMABUFS = 8
 _KEPT_REGIONS = 8
@@ -49,51 +54,70 @@ class PixelMemory:
     Attributes:
         surface: the geometry.
         way: ``"region"`` or ``"dma-buf"``.
-        rows: what to copy, see `mdevdisplay.pixels.layout.row_bytes`.
-        data: the mapped bytes.
-        start: bytes from their start to the first pixel.
+        mapping: the mapping that they are in.
+        start: bytes from its start to the first pixel.
         dmabuf: the buffer to bracket CPU reads with, or None.
     """
 
     surface: SurfaceInfo
     way: str
-    data: npt.NDArray[np.uint8]
+    mapping: MappedRegion
     start: int
-    rows: npt.NDArray[np.uint8]
     dmabuf: DmaBuf | None = None
 
     @property
-    def size(self) -> int:
-        """Bytes of a copy."""
-        return self.rows.size
+    def layout(self) -> SurfaceInfo:
+        """How the bytes lie: as the driver says."""
+        return self.surface
+
+    @property
+    def extent(self) -> int:
+        """Bytes of a copy with its padding, see `mdevdisplay.pixels.layout.extent_of`."""
+        return extent_of(self.surface, self.mapping.size - self.start)
 
     def view(self) -> Raw:
         """Return the pixels in the driver's own layout, read-only, without a copy."""
-        return raw_view(self.data, self.start, self.surface, self.surface.stride)
+        return raw_view(self.mapping.data, self.start, self.surface, self.surface.stride)
 
-    def copy_into(self, target: npt.NDArray[np.uint8]) -> None:
-        """Copy the pixels, rows packed, into (packed size,) uint8: memory of a device is read once, front to back."""
-        if self.dmabuf is not None:
-            self.dmabuf.begin_read()
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Bracket the reading with what makes a dma-buf's memory coherent."""
+        if self.dmabuf is None:
+            yield
+            return
+        self.dmabuf.begin_read()
         try:
-            np.copyto(target.reshape(self.rows.shape), self.rows)
+            yield
         finally:
-            if self.dmabuf is not None:
-                self.dmabuf.end_read()
+            self.dmabuf.end_read()
+
+    def copy_into(self, target: Bytes) -> None:
+        """Copy the bytes as they lie, into (extent,) uint8."""
+        np.copyto(target, self.mapping.data[self.start : self.start + target.size])
+
+    def copy_rows_into(self, target: Bytes) -> None:
+        """Copy the rows without the padding between them."""
+        np.copyto(target, np.ndarray(target.shape, np.uint8, self.mapping.data, self.start, (self.surface.stride, 1)))
+
+
+Memory = PixelMemory | FileMemory | GpuMemory
+"""Where pixels are: mapped, in a file, or in a GPU's reach."""
 
 
 class SurfaceMemory:
     """Finds and keeps the mappings of one display. A mapping is made anew only when the geometry needs it."""
 
-    def __init__(self, buffers: Buffers, device: str = "") -> None:
+    def __init__(self, buffers: Buffers, device: str = "", gpu: GpuBuffers | None = None) -> None:
+        """Ask ``buffers`` for memory; what cannot be mapped is imported by ``gpu``, or refused where that is None."""
         self._buffers = buffers
         self._device = device
-        self._current: PixelMemory | FileMemory | None = None
+        self._gpu = gpu
+        self._current: Memory | None = None
         self._regions: OrderedDict[tuple[int, int], tuple[Mappable, MappedRegion]] = OrderedDict()
         self._dmabufs: OrderedDict[int, tuple[DmaBuf, MappedRegion]] = OrderedDict()
         self._pins: Counter[int] = Counter()
 
-    def find(self, surface: SurfaceInfo) -> PixelMemory | FileMemory:
+    def find(self, surface: SurfaceInfo) -> Memory:
         """Return where the surface's pixels are.
 
         Raises:
@@ -116,30 +140,42 @@ class SurfaceMemory:
                 device=self._device,
                 hint="report it to the backend's authors",
             )
-        self._current = self._in_dmabuf(surface, dmabuf)
+        self._current = self._mapped_or_imported(surface, dmabuf)
         return self._current
 
-    def pin(self, memory: PixelMemory | FileMemory) -> None:
+    def _mapped_or_imported(self, surface: SurfaceInfo, dmabuf: DmaBuf) -> Memory:
+        if self._gpu is None:
+            return self._in_dmabuf(surface, dmabuf)
+        spare = dmabuf.dup()
+        try:
+            memory = self._in_dmabuf(surface, dmabuf)
+        except NotMappable as error:
+            return self._gpu.find(surface, spare, error)
+        except BaseException:
+            spare.close()
+            raise
+        spare.close()
+        return memory
+
+    def pin(self, memory: Memory) -> None:
         """Begin a look at mapped memory: its dma-buf stays mapped until `unpin`, however many others come."""
         if memory.dmabuf is not None:
             memory.dmabuf.begin_read()
             self._pins[memory.dmabuf.key] += 1
 
-    def unpin(self, memory: PixelMemory | FileMemory) -> None:
+    def unpin(self, memory: Memory) -> None:
         """End what `pin` began."""
         if memory.dmabuf is not None and self._pins[memory.dmabuf.key]:
             self._pins[memory.dmabuf.key] -= 1
             self._pins += Counter()  # forgets the zeros
             memory.dmabuf.end_read()
 
-    def _in_region(self, surface: SurfaceInfo, mappable: Mappable) -> PixelMemory | FileMemory:
+    def _in_region(self, surface: SurfaceInfo, mappable: Mappable) -> Memory:
         start = mappable.pixel_offset + surface.offset
         if can_shrink(mappable.fd):
             return FileMemory(surface=surface, fd=mappable.fd, offset=mappable.offset + start, device=self._device)
         region = self._mapped(attrs.evolve(mappable, pixel_offset=start), surface.needed - surface.offset)
-        return PixelMemory(
-            surface=surface, way="region", data=region.data, start=start, rows=row_bytes(region.data, start, surface)
-        )
+        return PixelMemory(surface=surface, way="region", mapping=region, start=start)
 
     def _mapped(self, mappable: Mappable, needed: int) -> MappedRegion:
         """Return the mapping that there is where it is of the same region and long enough, else a new one.
@@ -195,14 +231,7 @@ class SurfaceMemory:
             for key in [key for key in self._dmabufs if key not in self._pins][:-_KEPT_DMABUFS]:
                 _drop(self._dmabufs.pop(key))
         buffer, region = kept
-        return PixelMemory(
-            surface=surface,
-            way="dma-buf",
-            data=region.data,
-            start=surface.offset,
-            rows=row_bytes(region.data, surface.offset, surface),
-            dmabuf=buffer,
-        )
+        return PixelMemory(surface=surface, way="dma-buf", mapping=region, start=surface.offset, dmabuf=buffer)
 
     def _refuse_what_may_shrink(self, dmabuf: DmaBuf) -> None:
         if can_shrink(dmabuf.fileno()):
@@ -215,6 +244,8 @@ class SurfaceMemory:
     def close(self) -> None:
         """Drop every mapping, then every dma-buf. Views that somebody holds turn to zeros. Idempotent."""
         self._current = None
+        if self._gpu is not None:
+            self._gpu.close()
         while self._regions:
             self._drop_region(next(iter(self._regions)))
         self._pins.clear()

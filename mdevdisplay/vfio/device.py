@@ -115,6 +115,7 @@ class Device(Source):
             self._fd = fd
             self.last_probe: ProbeAnswer | MdevDisplayError | None = None
             self.quirks = quirks_of(self.identity)
+            self.cursor_sign_lost = self.quirks.cursor_sign_lost
             self._allowed = ReadOnlyAccess()
             self._regions: dict[int, RegionInfo | None] = {}
             query = bound_ioctl(fd)

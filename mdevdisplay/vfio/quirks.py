@@ -23,6 +23,8 @@ class Quirks:
         edid_room: bytes of the EDID region that can be read although it says less. GVT-g registers it with the 128
             bytes of the blob, which lies at 2048 (kvmgt.c, intel_gvt_set_edid).
         wants_kvm: it opens a device only beside a KVM VM of the same process (kvmgt.c, intel_vgpu_open_device: ESRCH).
+        cursor_sign_lost: it reports a cursor's position as a magnitude (gvt/dmabuf.c, vgpu_get_plane_info copies x_pos
+            and not x_sign).
         map_hint: what to do where its dma-buf cannot be mapped.
         region_hint: what to do where its region cannot be mapped.
         known: whether these are the quirks of the device's driver; without a name they cannot be.
@@ -34,6 +36,7 @@ class Quirks:
     size_in_pages: bool = False
     edid_room: int = 0
     wants_kvm: bool = False
+    cursor_sign_lost: bool = False
     map_hint: str = ""
     region_hint: str = ""
     known: bool = True
@@ -44,6 +47,7 @@ _BY_VENDOR = {
         size_in_pages=True,
         edid_room=4096,
         wants_kvm=True,
+        cursor_sign_lost=True,
         map_hint="i915 never lets a CPU map a vGPU's framebuffer: import the dma-buf on the same Intel GPU",
     ),
     "mbochs": Quirks(
@@ -60,7 +64,7 @@ _BY_VENDOR = {
 }
 
 _NONE = Quirks()
-_UNKNOWN = Quirks(get_when_borrowed=False, known=False)
+_UNKNOWN = Quirks(get_when_borrowed=False, cursor_sign_lost=True, known=False)
 
 
 def quirks_of(identity: Identity) -> Quirks:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mdevdisplay._mapping import Mapping, _libc, mmap, page_up
 from mdevdisplay.errors import from_oserror
+from mdevdisplay.pixels.pool import Lent, Storage
 from mdevdisplay.region import MAX_MAPPING
 from mdevdisplay.worker.wire import BadMessage
 
@@ -203,7 +204,7 @@ class NeedBytes(Exception):
 @attrs.define(eq=False)
 class _Mapped:
     mapping: SharedMapping
-    data: Bytes
+    storage: Storage
     used: int = 0
 
 
@@ -212,7 +213,7 @@ class MappedBuffers:
 
     def __init__(self) -> None:
         self._mapped: dict[int, _Mapped] = {}
-        self._current: Bytes | None = None
+        self._current: Storage | None = None
 
     def add(self, number: int, fd: int) -> None:
         """Map a buffer that the client made; ``fd`` stays the caller's."""
@@ -222,7 +223,7 @@ class MappedBuffers:
         if not 0 < size <= MAX_MAPPING:
             raise BadMessage(f"buffer {number} has {size} bytes")
         mapping = SharedMapping(fd, size)
-        self._mapped[number] = _Mapped(mapping, np.asarray(mapping))
+        self._mapped[number] = _Mapped(mapping, Storage(np.asarray(mapping)))
 
     def drop(self, number: int) -> None:
         """Unmap a buffer; one that is not there is no matter."""
@@ -239,11 +240,11 @@ class MappedBuffers:
         mapped.used += 1
         if mapped.used == _WORTH_IT:  # beside the captures, which it would hold up
             threading.Thread(target=mapped.mapping.collapse, name="mdevdisplay huge pages", daemon=True).start()
-        self._current = mapped.data
-        return self._current
+        self._current = mapped.storage
+        return mapped.storage.data
 
-    def take(self, size: int) -> Bytes:
+    def take(self, size: int) -> Lent:
         """Return the first ``size`` bytes of the current buffer; raises `NeedBytes` where it has fewer."""
-        if self._current is None or self._current.size < size:
+        if self._current is None or self._current.data.size < size:
             raise NeedBytes(size)
-        return self._current[:size]
+        return Lent(self._current.data[:size], self._current)

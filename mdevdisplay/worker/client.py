@@ -23,22 +23,24 @@ from mdevdisplay.errors import (
     GuestChangingMode,
     LocatorError,
     MdevDisplayError,
-    NothingDisplayed,
+    NotMappable,
     TimedOut,
     WorkerDied,
 )
-from mdevdisplay.pixels.file_memory import FileMemory
+from mdevdisplay.pixels.composed import ComposedPicture
+from mdevdisplay.pixels.damage import Damage, Mask, grid
 from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
 from mdevdisplay.pixels.layout import packed_size, plain_layout, raw_view
-from mdevdisplay.pixels.memory import PixelMemory, SurfaceMemory
+from mdevdisplay.pixels.memory import Memory, SurfaceMemory
 from mdevdisplay.reader import Readability, nothing_displayed
 from mdevdisplay.region import MAX_MAPPING, Mappable
 from mdevdisplay.source import Finding, Identity
-from mdevdisplay.surface import PlaneType, SurfaceInfo
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
 from mdevdisplay.vfio.edid import Edid
 from mdevdisplay.worker import link as links
 from mdevdisplay.worker import sharing, values, wire
 from mdevdisplay.worker.buffers import Buffer, is_sealed
+from mdevdisplay.worker.imports import Imports
 from mdevdisplay.worker.link import Hung, Link, Lost
 from mdevdisplay.worker.points import find_points
 from mdevdisplay.worker.process import start
@@ -93,10 +95,12 @@ class RemoteReader:
         self._deaths = 0
         self._not_before = 0.0
         self._why = ""
-        self._serial = 0
+        self._seen = {plane: _Seen() for plane in PlaneType}
+        self._imports = Imports(locator, lambda: self._identity.parent, self.surface, self.dmabuf)
         self._link: Link | None = None
         self._set_up()
         self._link = self._open()
+        self._composed = ComposedPicture(self._look, sign_lost=self._sign_lost)
         self._closed = False
 
     def _set_up(self) -> None:
@@ -105,7 +109,9 @@ class RemoteReader:
         self._surfaces: dict[PlaneType, tuple[SurfaceInfo, int]] = {}
         self._checked: dict[PlaneType, tuple[SurfaceInfo, int]] = {}
         self._keys: OrderedDict[int, int] = OrderedDict()
-        self._look = _Look(self._locator)
+        self._view = _View(self._locator)
+        for seen in self._seen.values():
+            seen.theirs = 0
 
     @property
     def locator(self) -> str:
@@ -152,25 +158,67 @@ class RemoteReader:
             raise nothing_displayed(plane, self._locator)
         return surface
 
-    def capture(self, plane: PlaneType) -> Frame:
-        """Copy a plane: the worker copies it into memory that the frame lies in."""
+    def look(self, plane: PlaneType, last: Frame | Blank | None = None, *, cursor: bool = False) -> Frame | Blank:
+        """Return what a plane shows: the worker copies what changed into memory that the frame lies in."""
+        return self._composed.look(last) if cursor else self._look(plane, last)
+
+    def _look(self, plane: PlaneType, last: Frame | Blank | None) -> Frame | Blank:
+        if not self._imports.reads(plane):
+            try:
+                picture = self._look_by_worker(plane, last)
+                self._imports.forget(plane)
+                return picture
+            except NotMappable as error:
+                if error.cause != NotMappable.cause:
+                    raise
+                self._imports.refuse(plane, error)
+        picture = self._imports.look(plane, last, self._seen[plane].serial)
+        self._seen[plane].serial = self._imports.serial(plane)
+        return picture
+
+    def _look_by_worker(self, plane: PlaneType, last: Frame | Blank | None) -> Frame | Blank:
         for _ in range(_GROWS):
-            frame = self._try_capture(plane)
-            if frame is not None:
-                return frame
+            picture = self._try_look(plane, last)
+            if picture is not None:
+                return picture
         raise GuestChangingMode(
             f"the picture grew {_GROWS} times while it was read",
             device=self._locator,
             hint="the guest is changing its mode; try again",
         )
 
-    def _try_capture(self, plane: PlaneType) -> Frame | None:
+    def damage_since(self, plane: PlaneType, serial: int, *, cursor: bool = False) -> tuple[Rect, ...]:
+        """Return the rectangles of a plane that changed after a serial."""
+        if cursor:
+            return self._composed.damage_since(serial)
+        imported = self._imports.damage_since(plane, serial)
+        return self._seen[plane].damage.rects_since(serial) if imported is None else imported
+
+    @property
+    def announces(self) -> bool:
+        """Whether the source announces its changes."""
+        return self._announces
+
+    def wait_update(self, seen: int) -> int:
+        """Wait a moment for more announcements than ``seen``; return how many there have been."""
+        return self._ask({"op": "wait", "seen": seen}, lambda message: values.number(message.body, "announced"))
+
+    def _try_look(self, plane: PlaneType, last: Frame | Blank | None) -> Frame | Blank | None:
         """Return a frame, or None where the buffer was too small for it."""
         link = self._live()
         size = self._sizes.get(plane, 0)
-        body: Body = {"op": "capture", "plane": int(plane), "buffer": 0, "known": self._known(plane)}
+        seen = self._seen[plane]
+        current = isinstance(last, Frame) and last.serial == seen.serial and FrameFlags.STALE not in last.flags
+        body: Body = {
+            "op": "look",
+            "plane": int(plane),
+            "buffer": 0,
+            "known": self._known(plane),
+            "since": seen.theirs,
+            "same": current,
+        }
         if not size:  # the answer says how many bytes it takes
-            return self._ask(body, partial(self._frame_in, plane=plane, buffer=None, link=link))
+            return self._ask(body, partial(self._picture_in, plane=plane, buffer=None, link=link, last=last))
         buffer = link.buffers.take(size)
         fd = -1
         if buffer is None:
@@ -180,7 +228,7 @@ class RemoteReader:
         try:
             return self._ask(
                 body,
-                partial(self._frame_in, plane=plane, buffer=buffer, link=link),
+                partial(self._picture_in, plane=plane, buffer=buffer, link=link, last=last),
                 fds=() if fd < 0 else (fd,),
             )
         except MdevDisplayError:
@@ -196,14 +244,27 @@ class RemoteReader:
             if fd >= 0:
                 os.close(fd)
 
-    def _frame_in(self, message: Message, *, plane: PlaneType, buffer: Buffer | None, link: Link) -> Frame | None:
-        """Return the frame of an answer; its pixels are in the buffer already."""
-        body = message.body
+    def _picture_in(
+        self, message: Message, *, plane: PlaneType, buffer: Buffer | None, link: Link, last: Frame | Blank | None
+    ) -> Frame | Blank | None:
+        """Return the picture of an answer; its pixels are in the buffer already."""
+        body, seen = message.body, self._seen[plane]
         if "need" in body:
             self._sizes[plane] = values.number(body, "need", MAX_MAPPING, 1)
-            if buffer is not None:
-                link.buffers.give_back(buffer)
-            return None
+        elif body.get("same") is True and last is not None:
+            pass
+        elif body.get("surface", self) is None:
+            last = seen.nothing(values.number(body, "serial"), last)
+        else:
+            return self._frame_in(message, plane=plane, buffer=buffer, link=link, last=last)
+        if buffer is not None:
+            link.buffers.give_back(buffer)
+        return None if "need" in body else last
+
+    def _frame_in(
+        self, message: Message, *, plane: PlaneType, buffer: Buffer | None, link: Link, last: Frame | Blank | None
+    ) -> Frame:
+        body, seen = message.body, self._seen[plane]
         surface = self._surface_in(message, plane)
         if surface is None or buffer is None:
             raise BadMessage("a picture of nothing, or in no buffer")
@@ -220,8 +281,11 @@ class RemoteReader:
             if used > buffer.size:
                 raise BadMessage(f"decoded pixels end at {used} of {buffer.size} bytes")
         torn = values.boolean(body, "torn")
+        tiles = values.tiles_from(body, "tiles", grid(surface.width, surface.height))
+        seen.picture(values.number(body, "serial", least=1), surface, tiles)
         self._sizes[plane] = used
         data = link.buffers.lend(buffer)
+        data.flags.writeable = False
         layout = plain_layout(surface)
         pixels = None
         if start is not None:
@@ -230,24 +294,14 @@ class RemoteReader:
             raw_view(data[:size], 0, surface, layout.minimum_stride(surface.width) if layout is not None else 0),
             surface,
             pixels=pixels,
-            serial=self._next_serial(),
+            serial=seen.serial,
             timestamp=time.monotonic(),
             flags=FrameFlags.TORN if torn else FrameFlags.NONE,
             device=self._locator,
+            changed=seen.damage.since(last.serial) if isinstance(last, Frame) else None,
         )
 
-    def picture(self, plane: PlaneType) -> Frame | Blank:
-        """Return a frame, or a `Blank` where the plane shows nothing."""
-        try:
-            return self.capture(plane)
-        except NothingDisplayed:
-            return Blank(serial=self._next_serial(), timestamp=time.monotonic())
-
-    def _next_serial(self) -> int:
-        self._serial += 1
-        return self._serial
-
-    def pin(self, plane: PlaneType) -> PixelMemory | FileMemory:
+    def pin(self, plane: PlaneType) -> Memory:
         """Return where the plane's pixels can be read in this process, until `unpin`.
 
         Raises:
@@ -255,21 +309,21 @@ class RemoteReader:
         """
         return self._ask({"op": "memory", "plane": int(plane)}, partial(self._memory_in, plane=plane), most_fds=2)
 
-    def _memory_in(self, message: Message, *, plane: PlaneType) -> PixelMemory | FileMemory:
+    def _memory_in(self, message: Message, *, plane: PlaneType) -> Memory:
         body, fds = message.body, message.fds
         surface = self._surface_in(message, plane)
         if surface is None or not fds:
             raise BadMessage("memory of nothing, or without a descriptor")
         if "key" in body:
-            return self._look.at_dmabuf(surface, self._dmabuf(body, fds, surface))
+            return self._view.at_dmabuf(surface, self._dmabuf(body, fds, surface))
         offset, size, pixel_offset = (values.number(body, name) for name in ("offset", "size", "pixel_offset"))
-        return self._look.at_region(
+        return self._view.at_region(
             surface, Mappable(fd=os.dup(fds[0]), offset=offset, size=size, pixel_offset=pixel_offset)
         )
 
-    def unpin(self, memory: PixelMemory | FileMemory) -> None:
+    def unpin(self, memory: Memory) -> None:
         """Let go what `pin` returned."""
-        self._look.end(memory)
+        self._view.end(memory)
 
     def dmabuf(self, plane: PlaneType) -> DmaBuf:
         """Return the plane's dma-buf, the caller's own."""
@@ -296,10 +350,14 @@ class RemoteReader:
 
     def readability(self, plane: PlaneType) -> Readability:
         """Say how the pixels of a plane can be had, or why not; raises `NothingDisplayed` for nothing."""
-        return self._ask(
+        found = self._ask(
             {"op": "readability", "plane": int(plane)},
             lambda message: values.readability_from(message.body, "readability"),
         )
+        if not found.way and found.cause == NotMappable.cause:
+            self._imports.refuse(plane, NotMappable(found.reason, device=self._locator))
+            return self._imports.readability(plane)
+        return found
 
     def findings(self) -> tuple[Finding, ...]:
         """Return what the backend itself knows about the state of the device."""
@@ -322,7 +380,8 @@ class RemoteReader:
             return
         self._closed = True
         link, self._link = self._link, None
-        self._look.close()
+        self._imports.close()
+        self._view.close()
         if link is not None:
             link.leave()
 
@@ -399,7 +458,8 @@ class RemoteReader:
     def _fail(self, link: Link, error: Exception, doing: str) -> NoReturn:
         """End a worker that died, hangs or talks nonsense, and raise what that means."""
         self._link = None
-        self._look.close()
+        self._view.close()
+        self._imports.close()
         self._set_up()
         if isinstance(error, Lost):
             self._lost = error.args[0]
@@ -477,6 +537,8 @@ class RemoteReader:
             self._identity = values.identity_from(ready, "identity")
             self._borrowed = self._must_attach = values.boolean(ready, "borrowed")
             self._backend_info = values.backend_from(ready, "backend")
+            self._announces = values.boolean(ready, "announces")
+            self._sign_lost = values.boolean(ready, "sign_lost")
             link.listens = values.boolean(ready, "listens")
         except (wire.PeerGone, Hung, Lost, BadMessage) as error:
             self._fail(link, error, doing)
@@ -487,7 +549,45 @@ class RemoteReader:
 
 
 @attrs.define(eq=False)
-class _Look:
+class _Seen:
+    """What is known of one plane's pictures, counted from this side: workers come and go.
+
+    Attributes:
+        serial: of the last picture, or moment without one.
+        theirs: what the worker calls it; 0 for a new worker.
+        damage: which tiles changed at which serial.
+    """
+
+    serial: int = 0
+    theirs: int = 0
+    damage: Damage = attrs.field(factory=Damage)
+    _blank: bool = False
+
+    def picture(self, theirs: int, surface: SurfaceInfo, tiles: Mask | None) -> None:
+        """Note a picture, and which tiles of it changed since the one before; None for all."""
+        if theirs == self.theirs:
+            return
+        fits = (surface.width, surface.height) == (self.damage.width, self.damage.height)
+        self.serial += 1
+        if tiles is None or not fits:
+            self.damage.begin(surface.width, surface.height, self.serial)
+        else:
+            self.damage.mark(tiles, self.serial)
+        self.theirs, self._blank = theirs, False
+
+    def nothing(self, theirs: int, last: Frame | Blank | None) -> Blank:
+        """Note a moment without a picture; return ``last`` where it is that already."""
+        if not self._blank:
+            self.serial += 1
+            self.damage.begin(0, 0, self.serial)
+        self.theirs, self._blank = theirs, True
+        if isinstance(last, Blank) and last.serial == self.serial:
+            return last
+        return Blank(serial=self.serial, timestamp=time.monotonic())
+
+
+@attrs.define(eq=False)
+class _View:
     """Memory that is looked at without a copy: descriptors that the worker sent, and their mappings.
 
     It answers `SurfaceMemory` as a backend does, with what the worker sent last.
@@ -500,7 +600,7 @@ class _Look:
     _mappable: Mappable | None = None
     _dmabuf: DmaBuf | None = None
     _files: dict[tuple[int, int], int] = attrs.field(factory=dict)
-    _pinned: list[PixelMemory | FileMemory] = attrs.field(factory=list)
+    _pinned: list[Memory] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self._memory = SurfaceMemory(self, self.locator)
@@ -514,7 +614,7 @@ class _Look:
         dmabuf, self._dmabuf = self._dmabuf, None
         return dmabuf
 
-    def at_dmabuf(self, surface: SurfaceInfo, dmabuf: DmaBuf) -> PixelMemory | FileMemory:
+    def at_dmabuf(self, surface: SurfaceInfo, dmabuf: DmaBuf) -> Memory:
         """Map a dma-buf, which is taken over."""
         self._mappable, self._dmabuf = None, dmabuf
         try:
@@ -524,7 +624,7 @@ class _Look:
             if left is not None:  # it is mapped already
                 left.close()
 
-    def at_region(self, surface: SurfaceInfo, mappable: Mappable) -> PixelMemory | FileMemory:
+    def at_region(self, surface: SurfaceInfo, mappable: Mappable) -> Memory:
         """Map sealed memory; its descriptor is taken over, and kept as long as mappings of it may be."""
         status = os.fstat(mappable.fd)
         file = (status.st_dev, status.st_ino)
@@ -537,14 +637,14 @@ class _Look:
         self._mappable = attrs.evolve(mappable, fd=self._files[file])
         return self._map_and_pin(surface)
 
-    def _map_and_pin(self, surface: SurfaceInfo) -> PixelMemory | FileMemory:
+    def _map_and_pin(self, surface: SurfaceInfo) -> Memory:
         memory = self._memory.find(surface)
         memory.view()  # refuses what can only be read
         self._memory.pin(memory)
         self._pinned.append(memory)
         return memory
 
-    def end(self, memory: PixelMemory | FileMemory) -> None:
+    def end(self, memory: Memory) -> None:
         """End one look. With the last one dma-bufs are let go: they hold the device of a VM that may end."""
         if memory in self._pinned:  # else it was another worker's, which has died since
             self._pinned.remove(memory)

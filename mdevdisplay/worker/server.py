@@ -19,9 +19,7 @@ import numpy.typing as npt
 
 from mdevdisplay.connecting import connect
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import MdevDisplayError, NotMappable
-from mdevdisplay.pixels.frame import FrameFlags
-from mdevdisplay.pixels.pool import FramePool
+from mdevdisplay.errors import MdevDisplayError, NothingDisplayed, NotMappable
 from mdevdisplay.reader import Reader
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.vfio.device import Device
@@ -105,7 +103,7 @@ def _open(connection: socket.socket, request: Body) -> _Server | str:
         taken = request["share"] and _listen(names[0], listeners)
         if taken:
             return names[0]
-        reader = connect(locator, backend, output, must_attach=values.boolean(request, "must_attach"))
+        reader = connect(locator, backend, output, must_attach=values.boolean(request, "must_attach"), imports=False)
         by_source = sharing.shared_name(sharing.device_of_source(reader.source), backend, output)
         if request["share"] and by_source not in names and _listen(by_source, listeners):
             reader.close()
@@ -152,7 +150,6 @@ class _Server:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._clients: dict[int, _Client] = {}
         self._poll = select.poll()
-        self._scratch = FramePool(keep=0)
         lifeline = reader.source.lifeline
         self._lifeline = -1 if lifeline is None else lifeline.fileno()
         if self._lifeline >= 0:
@@ -179,6 +176,8 @@ class _Server:
             "borrowed": reader.borrowed,
             "backend": values.backend_to(reader.backend_info),
             "listens": bool(self._listeners),
+            "announces": reader.announces,
+            "sign_lost": reader.source.cursor_sign_lost,
         }
 
     def run(self) -> None:
@@ -257,7 +256,6 @@ class _Server:
         operation = _OPERATIONS.get(str(body.get("op")))
         if operation is None:
             raise wire.BadMessage(f"there is no operation {body.get('op')!r}")
-        self._reader.pool = self._scratch
         return operation(self, client, body)
 
     # the operations
@@ -272,20 +270,35 @@ class _Server:
         plane = _plane(body)
         return _Answer(client.tell(self._reader.surface(plane), plane, values.number(body, "known")))
 
-    def _capture(self, client: _Client, body: Body) -> _Answer:
-        room = client.buffers.use(values.number(body, "buffer"))
-        self._reader.pool = client.buffers
+    def _look(self, client: _Client, body: Body) -> _Answer:
+        """Bring the picture up to date, and copy it into the client's buffer unless it has it already."""
         plane = _plane(body)
-        frame = self._reader.capture(plane)
+        live = self._reader.live(plane)
+        since = values.number(body, "since")
+        try:
+            torn = self._reader.refresh(plane)
+        except NothingDisplayed:
+            live.blank()
+            return _Answer({"surface": None, "serial": live.serial})
+        if since == live.serial and values.boolean(body, "same"):
+            return _Answer({"same": True})
+        room = client.buffers.use(values.number(body, "buffer"))
+        raw = live.copy(client.buffers)
         answer: Body = {
-            **client.tell(frame.surface, plane, values.number(body, "known")),
-            "size": frame.raw.nbytes,
-            "torn": frame.flags is FrameFlags.TORN,
+            **client.tell(self._reader.looked_at[plane], plane, values.number(body, "known")),
+            "size": raw.nbytes,
+            "torn": torn,
+            "serial": live.serial,
+            "tiles": values.tiles_to(live.damage.since(since)) if since else None,
             "decoded": None,
         }
-        if frame.decoded is not None and room is not None:
-            answer["decoded"] = _append(frame.decoded, room, frame.raw.nbytes)
+        decoded = self._reader.decoded(plane, raw)
+        if decoded is not None and room is not None:
+            answer["decoded"] = _append(decoded, room, raw.nbytes)
         return _Answer(answer)
+
+    def _wait(self, _client: _Client, body: Body) -> _Answer:
+        return _Answer({"announced": self._reader.wait_update(values.number(body, "seen"))})
 
     def _dmabuf(self, client: _Client, body: Body) -> _Answer:
         plane = _plane(body)
@@ -330,7 +343,8 @@ _OPERATIONS: dict[str, Callable[[_Server, _Client, Body], _Answer]] = {
     "hello": _Server._hello,  # noqa: SLF001 - our own
     "bye": _Server._bye,  # noqa: SLF001
     "surface": _Server._surface,  # noqa: SLF001
-    "capture": _Server._capture,  # noqa: SLF001
+    "look": _Server._look,  # noqa: SLF001
+    "wait": _Server._wait,  # noqa: SLF001
     "dmabuf": _Server._dmabuf,  # noqa: SLF001
     "memory": _Server._memory,  # noqa: SLF001
     "edid": _Server._edid,  # noqa: SLF001

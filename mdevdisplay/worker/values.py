@@ -6,9 +6,12 @@ import base64
 import binascii
 from typing import Any
 
+import numpy as np
+
 from mdevdisplay import errors
 from mdevdisplay.backend_info import BackendInfo
 from mdevdisplay.errors import MdevDisplayError
+from mdevdisplay.pixels.damage import Mask
 from mdevdisplay.reader import Readability
 from mdevdisplay.source import Finding, Identity
 from mdevdisplay.surface import Match, PlaneType, SurfaceInfo
@@ -33,6 +36,8 @@ __all__ = [
     "surface_from",
     "surface_to",
     "text",
+    "tiles_from",
+    "tiles_to",
 ]
 
 _MOST_TEXT = 2000
@@ -41,6 +46,8 @@ _MOST_ENTRIES = 16
 """The most findings, and the most refusals."""
 _MOST_IN_LIST = 300
 """The most characters of a text among many that are sent; together they have to fit into one message."""
+_MOST_TILES = 1 << 17
+"""The most tiles of a picture that are told apart: 16384 by 32768 pixels."""
 _U64 = (1 << 64) - 1
 
 _SURFACE = ("fourcc", "modifier", "width", "height", "stride", "size", "offset", "x", "y", "output")
@@ -128,6 +135,31 @@ def surface_from(body: Body, name: str, device: str) -> SurfaceInfo | None:
         raise
 
 
+def tiles_to(mask: Mask) -> str | None:
+    """Return which tiles changed as base64 of their bits; None, for all, where there are too many for a message."""
+    if mask.size > _MOST_TILES:
+        return None
+    return base64.b64encode(np.packbits(mask).tobytes()).decode()
+
+
+def tiles_from(body: Body, name: str, shape: tuple[int, int]) -> Mask | None:
+    """Return which tiles changed, None for all."""
+    value = body.get(name)
+    if value is None:
+        return None
+    count = shape[0] * shape[1]
+    if not isinstance(value, str):
+        raise BadMessage(f"{name} is {_short(value)}, not a text")
+    try:
+        packed = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadMessage(f"{name} is not base64") from error
+    if len(packed) != -(-count // 8):
+        raise BadMessage(f"{name} has {len(packed)} bytes for {count} tiles")
+    mask: Mask = np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(np.bool_).reshape(shape)
+    return mask
+
+
 def error_to(error: BaseException) -> Body:
     """Return an error as an object."""
     if not isinstance(error, MdevDisplayError):
@@ -193,16 +225,16 @@ def edid_from(body: Body, name: str) -> Edid | None:
 
 def readability_to(readability: Readability) -> Body:
     """Return a readability as an object."""
-    return {"way": readability.way, "reason": _cut(readability.reason)}
+    return {"way": readability.way, "reason": _cut(readability.reason), "cause": _cut(readability.cause)}
 
 
 def readability_from(body: Body, name: str) -> Readability:
     """Return a readability."""
     value = _object(body, name)
     way = text(value, "way")
-    if way not in ("", "region", "dma-buf", "read"):
+    if way not in ("", "region", "dma-buf", "read", "import"):
         raise BadMessage(f"way is {_short(way)}")
-    return Readability(way=way, reason=text(value, "reason"))
+    return Readability(way=way, reason=text(value, "reason"), cause=text(value, "cause"))
 
 
 def findings_to(findings: tuple[Finding, ...]) -> list[Body]:

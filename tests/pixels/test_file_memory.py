@@ -47,17 +47,21 @@ def backend(tmp_path: Path) -> FileBackend:
 
 def copy_of(memory: object) -> np.ndarray:
     assert isinstance(memory, FileMemory)
-    target = np.empty(memory.size, np.uint8)
+    assert memory.mapping is None
+    target = np.empty(memory.extent, np.uint8)
     memory.copy_into(target)
     return target
 
 
 @pytest.mark.parametrize("stride", [128, 132, 256])
 def test_a_file_is_read(backend: FileBackend, stride: int) -> None:
-    """Rows come out packed, whatever their stride in the file."""
+    """Bytes come as they lie, up to the last row's last pixel; rows come out packed, whatever their stride."""
     memory = SurfaceMemory(backend).find(surface_of(stride=stride))
-    expected = [backend.bytes[OFFSET + row * stride :][:128] for row in range(16)]
-    assert np.array_equal(copy_of(memory).reshape(16, 128), expected)
+    assert isinstance(memory, FileMemory)
+    assert np.array_equal(copy_of(memory), backend.bytes[OFFSET:][: 15 * stride + 128])
+    rows = np.empty((16, 128), np.uint8)
+    memory.copy_rows_into(rows)
+    assert np.array_equal(rows, [backend.bytes[OFFSET + row * stride :][:128] for row in range(16)])
     os.close(backend.fd)
 
 
@@ -71,13 +75,16 @@ def test_an_unknown_layout_is_read_as_it_lies(backend: FileBackend) -> None:
 def test_a_file_that_is_truncated_costs_an_error_and_no_signal(backend: FileBackend) -> None:
     """A mapping of it would kill the process; reading it says how much is left."""
     memory = SurfaceMemory(backend, "a device").find(surface_of())
-    copy_of(memory)
-    target = np.empty(memory.size, np.uint8)
+    assert isinstance(memory, FileMemory)
+    target = copy_of(memory)
     os.truncate(backend.fd, 100)
-    with pytest.raises(BadSurface, match=r"a device: .*the file has 76"):
-        copy_of(memory)
-    with pytest.raises(BadSurface):
+    said = r"a device: .*the file has 76"
+    with pytest.raises(BadSurface, match=said):
+        assert memory.extent  # nothing is allocated for what is not there
+    with pytest.raises(BadSurface, match=said):
         memory.copy_into(target)
+    with pytest.raises(BadSurface, match=said):
+        memory.copy_rows_into(target.reshape(16, 128))
     os.close(backend.fd)
 
 

@@ -10,8 +10,9 @@ import PIL.Image
 import pytest
 
 from mdevdisplay import Blank, Frame, FrameFlags, PlaneType, SurfaceInfo
-from mdevdisplay.errors import UnsupportedFormat
+from mdevdisplay.errors import UnsupportedFormat, VmGone
 from mdevdisplay.formats import fourcc
+from mdevdisplay.surface import Rect
 
 Bytes = npt.NDArray[np.uint8]
 WIDTH, HEIGHT = 6, 4
@@ -23,6 +24,7 @@ def frame_of(code: str = "XR24", plane: PlaneType = PlaneType.PRIMARY, **options
         plane=plane, fourcc=fourcc(code), width=WIDTH, height=HEIGHT, stride=WIDTH * 4, size=WIDTH * HEIGHT * 4
     )
     raw = np.random.default_rng(6).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
+    raw.flags.writeable = False  # as a display's frames have it
     return Frame(raw, surface, **options)  # type: ignore[arg-type]
 
 
@@ -32,9 +34,21 @@ def test_pixels_are_made_once() -> None:
     assert frame.pixels is frame.pixels
 
 
-def test_pixels_of_ar24_are_the_raw_ones() -> None:
-    """What is B, G, R, A already is not copied."""
-    frame = frame_of("AR24")
+@pytest.mark.parametrize("code", ["XR24", "AR24", "AB24"])
+def test_pixels_are_ours_to_draw_on(code: str) -> None:
+    """What is drawn on them stays, shows in every use of the frame, and leaves the driver's own pixels alone."""
+    frame = frame_of(code)
+    frame.pixels[1, 2] = (10, 20, 30, 40)
+    assert frame.pixels[1, 2].tolist() == [10, 20, 30, 40]
+    assert frame.to_ndarray("rgb24")[1, 2].tolist() == [30, 20, 10]
+    assert frame.raw.tobytes() == frame_of(code).raw.tobytes()
+    assert not np.shares_memory(frame.pixels, frame.raw)
+
+
+def test_what_is_ar24_and_ours_already_is_not_copied() -> None:
+    """B, G, R, A in memory that may be written costs nothing."""
+    raw = np.random.default_rng(6).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
+    frame = Frame(raw, frame_of("AR24").surface)
     assert frame.pixels is frame.raw
 
 
@@ -117,6 +131,69 @@ def test_a_blank_is_a_value() -> None:
         blank.serial = 2  # type: ignore[misc]
 
 
+def test_a_blank_says_why() -> None:
+    """A plane that shows nothing has no error; a VM that is away has one, and its stable id."""
+    assert Blank(serial=1, timestamp=0.0).error is None
+    assert Blank(serial=1, timestamp=0.0).cause == ""
+    gone = VmGone("the VM ended", device="vm:win10")
+    blank = Blank(serial=1, timestamp=0.0, error=gone)
+    assert blank.error is gone
+    assert blank.cause == gone.cause == "vm-gone"
+    assert not blank
+
+
+def test_a_frame_alone_is_all_damage() -> None:
+    """One that follows no other has changed everywhere: a rectangle of the whole picture, not of whole tiles."""
+    frame = frame_of()
+    assert frame.changed_tiles.tolist() == [[True]]
+    assert frame.damage == (Rect(0, 0, WIDTH, HEIGHT),)
+
+
+def test_the_same_picture_with_other_flags() -> None:
+    """marked() adds flags and takes the damage away; what was made of the picture is not made again."""
+    frame = frame_of(serial=5, flags=FrameFlags.TORN, device="sim:", timestamp=2.0)
+    pixels = frame.pixels
+    other = frame.marked(FrameFlags.STALE)
+    assert other.flags == FrameFlags.TORN | FrameFlags.STALE
+    assert other.damage == ()
+    assert (other.serial, other.device, other.timestamp, other.surface) == (5, "sim:", 2.0, frame.surface)
+    assert other.raw is frame.raw
+    np.testing.assert_array_equal(other.pixels, pixels)
+    assert frame.flags is FrameFlags.TORN
+    assert frame.damage == (Rect(0, 0, WIDTH, HEIGHT),)
+
+
+def test_the_same_picture_with_another_serial() -> None:
+    """evolve() changes what it is told and nothing else."""
+    frame = frame_of(serial=5, flags=FrameFlags.TORN, device="sim:", changed=np.zeros((1, 1), np.bool_))
+    other = frame.evolve(serial=9)
+    assert (other.serial, frame.serial) == (9, 5)
+    assert (other.flags, other.device, other.damage) == (FrameFlags.TORN, "sim:", ())
+    assert other.raw is frame.raw
+
+
+def test_an_overlay_shows_in_every_use_and_not_in_raw() -> None:
+    """The cursor is drawn over pixels, arrays and pictures, once; raw is the plane alone."""
+
+    class Spot:
+        drawn = 0
+
+        def over(self, pixels: Bytes) -> Bytes:
+            self.drawn += 1
+            target = pixels.copy()
+            target[0, 0] = (1, 2, 3, 255)
+            return target
+
+    spot = Spot()
+    frame = frame_of("AR24", overlay=spot)
+    assert frame.to_ndarray("rgb24")[0, 0].tolist() == [3, 2, 1]
+    assert frame.pixels[0, 0].tolist() == [1, 2, 3, 255]
+    assert frame.to_image().getpixel((0, 0)) == (3, 2, 1)
+    np.testing.assert_array_equal(frame.pixels.reshape(-1, 4)[1:], frame_of("AR24").pixels.reshape(-1, 4)[1:])
+    assert spot.drawn == 1
+    assert frame.raw.tobytes() == frame_of("AR24").raw.tobytes()
+
+
 def test_a_frame_says_what_it_is() -> None:
     """Its repr has serial, format and size, for whoever debugs a front end."""
     frame = frame_of(serial=12, flags=FrameFlags.TORN)
@@ -148,18 +225,19 @@ def test_frames_can_be_watched() -> None:
 def test_decoded_pixels_are_the_frames() -> None:
     """What a backend made of a format of its own is what every use of the frame shows; raw stays as it was."""
     made = np.full((HEIGHT, WIDTH, 4), 9, np.uint8)
-    frame = frame_of("XR30", pixels=made)
+    frame = frame_of("ACME", pixels=made)
     assert frame.pixels is made
     assert (frame.to_ndarray("rgb24") == 9).all()
     assert (frame.to_ndarray("rgba") == 9).all()
-    assert frame.raw.tobytes() == frame_of("XR30").raw.tobytes()
+    assert frame.raw.tobytes() == frame_of("ACME").raw.tobytes()
 
 
-def test_what_nobody_decodes_is_refused_by_name() -> None:
+@pytest.mark.parametrize("code", ["ACME", "C8"])
+def test_what_nobody_decodes_is_refused_by_name(code: str) -> None:
     """The refusal names the format and the device."""
-    frame = frame_of("XR30", device="sim:")
+    frame = frame_of(code, device="sim:")
     for use in (lambda: frame.pixels, frame.to_ndarray, frame.to_image, frame.to_png):
-        with pytest.raises(UnsupportedFormat, match="XR30") as caught:
+        with pytest.raises(UnsupportedFormat, match=code) as caught:
             use()
         assert caught.value.device == "sim:"
     assert frame.raw.size == HEIGHT * WIDTH * 4

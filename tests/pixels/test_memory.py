@@ -10,7 +10,7 @@ import pytest
 
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import BadSurface, NotMappable
-from mdevdisplay.formats import fourcc
+from mdevdisplay.formats import X_TILED, fourcc
 from mdevdisplay.pixels.memory import PixelMemory, SurfaceMemory
 from mdevdisplay.region import Mappable
 from mdevdisplay.surface import SurfaceInfo
@@ -145,11 +145,12 @@ def test_a_change_of_geometry_inside_the_region_keeps_the_mapping(
     """The whole region is mapped once; another size, stride or start in it is only another view."""
     regions.add(MEBI, 7)
     first = mapped(region_memory, surface_of(64, 64))
-    where = address(first.data)
+    where = address(first.mapping.data)
     [mapping] = shared_mappings("regions-of-a-test")
     for surface in (surface_of(320, 200), surface_of(64, 64, offset=8192), surface_of(64, 64, stride=4096)):
         found = mapped(region_memory, surface)
-        assert address(found.data) == where
+        assert address(found.mapping.data) == where
+        assert found.start == surface.offset
         assert found.view().shape == (surface.height, surface.width, 4)
         assert (found.view() == 7).all()
     assert shared_mappings("regions-of-a-test") == [mapping]
@@ -160,11 +161,41 @@ def test_a_picture_starts_where_backend_and_surface_say(regions: Regions, region
     mappable = regions.add(MEBI, 0)
     os.pwrite(mappable.fd, bytes(range(16)), 4096 + 256)
     regions.shown = Mappable(fd=mappable.fd, offset=0, size=MEBI, pixel_offset=4096)
-    found = region_memory.find(surface_of(4, 1, offset=256))
+    found = mapped(region_memory, surface_of(4, 1, offset=256))
+    assert found.start == 4096 + 256
+    assert found.extent == 16
     assert found.view().reshape(-1).tolist() == list(range(16))
     target = np.empty(16, np.uint8)
     found.copy_into(target)
     assert target.tolist() == list(range(16))
+
+
+@pytest.mark.parametrize("stride", [64, 68, 256])
+def test_a_copy_has_the_padding_or_leaves_it_out(regions: Regions, region_memory: SurfaceMemory, stride: int) -> None:
+    """Copied as they lie, bytes come with what is between the rows; copied by rows without, both up to the last row."""
+    mappable = regions.add(MEBI, 0)
+    data = np.random.default_rng(4).integers(0, 256, MEBI, np.uint8)
+    os.pwrite(mappable.fd, data.tobytes(), 0)
+    found = mapped(region_memory, surface_of(16, 9, offset=512, stride=stride))
+    assert found.extent == 8 * stride + 64
+    verbatim = np.empty(found.extent, np.uint8)
+    found.copy_into(verbatim)
+    np.testing.assert_array_equal(verbatim, data[512:][: found.extent])
+    rows = np.empty((9, 64), np.uint8)
+    found.copy_rows_into(rows)
+    np.testing.assert_array_equal(rows, [data[512 + row * stride :][:64] for row in range(9)])
+    np.testing.assert_array_equal(rows, found.view().reshape(9, 64))
+
+
+def test_what_is_tiled_is_copied_up_to_its_size(regions: Regions, region_memory: SurfaceMemory) -> None:
+    """Without rows that we could name, all bytes that the driver counts to the picture belong to it."""
+    regions.add(MEBI, 6)
+    tiled = SurfaceInfo(fourcc=fourcc("XR24"), modifier=X_TILED, width=64, height=8, stride=512, size=4096)
+    found = mapped(region_memory, tiled)
+    assert found.extent == 4096
+    target = np.empty(4096, np.uint8)
+    found.copy_into(target)
+    assert (target == 6).all()
 
 
 def test_regions_stay_mapped_beside_each_other(regions: Regions, region_memory: SurfaceMemory) -> None:
@@ -175,7 +206,7 @@ def test_regions_stay_mapped_beside_each_other(regions: Regions, region_memory: 
         regions.shown = (one, two)[number % 2]
         found = mapped(region_memory, surface_of())
         assert (found.view() == number % 2 + 1).all()
-        places.add(address(found.data))
+        places.add(address(found.mapping.data))
     assert len(places) == 2
     assert len(shared_mappings("regions-of-a-test")) == 2
 
@@ -196,7 +227,7 @@ def test_a_region_that_grew_is_mapped_anew(regions: Regions, region_memory: Surf
     old = region_memory.find(surface_of(64, 64)).view()
     os.ftruncate(mappable.fd, MEBI)
     regions.shown = Mappable(fd=mappable.fd, offset=0, size=MEBI)
-    assert mapped(region_memory, surface_of(512, 512)).data.size == MEBI
+    assert mapped(region_memory, surface_of(512, 512)).mapping.size == MEBI
     assert len(shared_mappings("regions-of-a-test")) == 1
     assert not old.any()
 
@@ -243,7 +274,7 @@ def test_the_last_view_frees_the_address_space(regions: Regions, region_memory: 
     """Zero pages that nobody views any more are unmapped."""
     regions.add(64 * MEBI, 0)
     found = mapped(region_memory, surface_of())
-    view, where = found.view(), address(found.data)
+    view, where = found.view(), address(found.mapping.data)
     region_memory.close()
     del found
     gc.collect()

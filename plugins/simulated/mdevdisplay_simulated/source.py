@@ -50,6 +50,7 @@ class SimulatedSource(Source):
         super().__init__(locator, identity)
         self.kind = GfxKind.REGION if self.options.via == "region" else GfxKind.DMABUF
         quirks = _quirks(self.options)
+        self.cursor_sign_lost = quirks.cursor_sign_lost
         self._queries = {
             plane: plane_query(self.driver.ioctl, plane, self.kind, quirks, locator)
             for plane in (PlaneType.PRIMARY, PlaneType.CURSOR)
@@ -105,4 +106,5 @@ def _quirks(options: Options) -> Quirks:
     return Quirks(
         get_once="get-once" in names,
         size_in_pages="size-in-pages" in names,
+        cursor_sign_lost="cursor-sign-lost" in names,
     )
