@@ -1,6 +1,6 @@
 """Print every figure that needs no lab, each with its floor or peer from the same run.
 
-python bench/run.py [capture] [isolated] [png] [startup] [endurance]
+python bench/run.py [GROUP …]; see GROUPS
 
 Figures are no tests: it ends with status 0, whether the bounds are met or not.
 """
@@ -13,7 +13,7 @@ import traceback
 
 from measure import Figure, print_figures
 
-GROUPS = ("startup", "capture", "isolated", "png", "endurance")
+GROUPS = ("startup", "capture", "live", "convert", "tiling", "gpu_import", "isolated", "png", "endurance")
 
 
 def main() -> None:

@@ -128,7 +128,7 @@ class Follower:
         self.last: Picture | None = None
         self._announced = 0
         self.unsure = True
-        """Whether there is something to look at, or the last look failed: the next must not wait for an announcement."""
+        """Whether something is to be looked at, or the last look failed: the next waits for no announcement."""
         self._pace = Pace(max_fps)
         self._patience = ModeChangePatience()
         self._repeat = repeat

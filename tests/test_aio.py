@@ -30,7 +30,7 @@ from mdevdisplay.errors import (
     TimedOut,
     UnsupportedFormat,
 )
-from mdevdisplay.stream import ModeChangePatience
+from mdevdisplay.pace import ModeChangePatience
 from mdevdisplay.testing import FakeKernel, Gvt, Nvidia
 from mdevdisplay.vfio import uapi
 from mdevdisplay_simulated import read_counter

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -96,7 +98,7 @@ def test_what_is_shown_still_is_the_same_object() -> None:
         pictures.append(reader.look(PRIMARY, pictures[-1]))
     reader.close()
     assert [picture.serial for picture in pictures] == [1, 1, 1] + [2] * 12 + [3, 3, 3, 4]
-    assert all((one is other) == (one.serial == other.serial) for one, other in zip(pictures, pictures[1:], strict=False))
+    assert all((one is other) == (one.serial == other.serial) for one, other in itertools.pairwise(pictures))
     assert [type(picture) for picture in pictures] == [Frame] * 3 + [Blank] * 12 + [Frame] * 4
 
 

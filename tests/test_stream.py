@@ -17,7 +17,8 @@ from pixels.holdings import eventually, holdings, nothing_new_since
 import mdevdisplay
 from mdevdisplay import Blank, Display, Frame
 from mdevdisplay.errors import BadSurface, Closed, DeviceGone, GuestChangingMode, TimedOut
-from mdevdisplay.stream import FrameStream, ModeChangePatience, Pace
+from mdevdisplay.pace import ModeChangePatience, Pace
+from mdevdisplay.stream import FrameStream
 from mdevdisplay.testing import FakeKernel, Nvidia
 from mdevdisplay_simulated import read_counter
 
@@ -58,10 +59,19 @@ def test_leaving_the_block_ends_the_stream(display: Display) -> None:
 
 
 def test_several_streams_at_once(display: Display) -> None:
-    """Each stream gets frames of its own; serials are the display's."""
+    """Each stream gets frames of its own; serials are the plane's."""
     with display.frames(max_fps=1000) as one, display.frames(max_fps=1000) as two:
         serials = [next(stream).serial for _ in range(5) for stream in (one, two)]
     assert serials == list(range(1, 11))
+
+
+def test_several_streams_of_one_picture() -> None:
+    """Each stream begins with what is shown: a frame of its own, and the same serial."""
+    with mdevdisplay.open("sim:64x64,fps=0") as display:
+        frames = [next(display.frames()) for _ in range(3)]
+    assert [frame.serial for frame in frames] == [1, 1, 1]
+    assert len({id(frame) for frame in frames}) == 3
+    assert all(isinstance(frame, Frame) and frame.damage for frame in frames)
 
 
 def test_a_cursor_can_be_streamed() -> None:
@@ -205,7 +215,7 @@ def test_polls_come_at_most_so_often(max_fps: float, work: list[float], start: f
     interval = 1 / max_fps
     polls = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mdevdisplay.stream.time.monotonic", clock)
+        patch.setattr("mdevdisplay.pace.time.monotonic", clock)
         pace = Pace(max_fps)
         for beats in work:
             wait = pace.delay()
@@ -223,7 +233,7 @@ def test_the_first_poll_is_at_once_and_the_second_a_beat_later() -> None:
     """There is no burst at the start, nor after a long pause of the consumer's."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mdevdisplay.stream.time.monotonic", clock)
+        patch.setattr("mdevdisplay.pace.time.monotonic", clock)
         pace = Pace(10)
         assert pace.delay() == 0
         assert pace.delay() == pytest.approx(0.1)
@@ -236,7 +246,7 @@ def test_a_steady_pace_does_not_drift() -> None:
     """Waking a little late each time does not make the stream slower than it was asked to be."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mdevdisplay.stream.time.monotonic", clock)
+        patch.setattr("mdevdisplay.pace.time.monotonic", clock)
         pace = Pace(100)
         begin = clock.now
         for _ in range(1001):
@@ -394,12 +404,14 @@ def test_a_forgotten_stream_ends_with_its_display() -> None:
     assert eventually(lambda: nothing_new_since(before))
 
 
-def test_an_idle_loop_keeps_one_picture(display: Display) -> None:
-    """A picture that the loop has dropped is not held by the stream."""
-    with display.frames(max_fps=0.001) as stream:
-        select.select([stream], [], [], 30)
-        picture = stream.latest()
-        assert picture is not None
-        reference = weakref.ref(picture)
-        del picture
-        assert eventually(lambda: reference() is None)
+def test_a_loop_keeps_no_more_than_the_last_picture(display: Display) -> None:
+    """The stream holds the picture that the next one is compared with, and none of those before that were dropped."""
+    with display.frames(max_fps=500) as stream:
+        references = []
+        while len(references) < 5:
+            assert select.select([stream], [], [], 30)[0]
+            picture = stream.latest()
+            if picture is not None:
+                references.append(weakref.ref(picture))
+            del picture
+        assert eventually(lambda: all(reference() is None for reference in references[:-1]))

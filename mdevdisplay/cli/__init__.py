@@ -21,6 +21,7 @@ _COMMANDS = {
     "list": "List every display of this host.",
     "plugins": "List the backends, and those that could not be loaded.",
     "screenshot": "Save what a display shows as a picture.",
+    "stream": "Write a display as video, for FFmpeg and others.",
     "watch": "Show a display live in the terminal.",
 }
 

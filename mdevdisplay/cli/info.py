@@ -73,7 +73,12 @@ def _plane(display: Display, plane: PlaneType) -> dict[str, Any] | None:
         readable = display.readability(plane)
     except MdevDisplayError as error:
         return _failed(error)
-    return {**_surface(surface), "read_by": readable.way, "not_readable_because": readable.reason}
+    return {
+        **_surface(surface),
+        "read_by": readable.way,
+        "not_readable_because": "" if readable.way else readable.reason,
+        "not_mapped_because": readable.reason if readable.way else "",
+    }
 
 
 def _failed(error: MdevDisplayError) -> dict[str, Any]:
@@ -173,6 +178,8 @@ def _way_line(plane: dict[str, Any]) -> str:
         return f"not readable: {plane['not_readable_because']}"
     if plane["read_by"] == "read":
         return "readable as a file, which cannot be mapped"
+    if plane["read_by"] == "import":
+        return f"read back by the GPU that exported it: {plane['not_mapped_because']}"
     return f"readable through its {plane['read_by']}"
 
 

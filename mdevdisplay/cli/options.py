@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
+if TYPE_CHECKING:
+    from mdevdisplay.surface import PlaneType
+
 __all__ = [
     "PLANES",
     "backend_option",
+    "chosen_plane",
+    "cursor_option",
     "isolated_option",
     "json_option",
     "locator_argument",
     "plane_option",
     "timeout_option",
+    "wait_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -87,3 +93,24 @@ isolated_option = click.option(
 plane_option = click.option(
     "--plane", type=click.Choice(PLANES), default="primary", show_default=True, help="Which plane."
 )
+cursor_option = click.option("--cursor", is_flag=True, help="Draw the cursor over the primary plane.")
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait for a picture where nothing is displayed yet.",
+)
+
+
+def chosen_plane(plane: str, *, cursor: bool) -> PlaneType:
+    """Return the plane of `plane_option`, over which a cursor may be drawn or not.
+
+    Raises:
+        click.UsageError: the cursor was to be drawn over another plane than the primary.
+    """
+    from mdevdisplay.surface import PlaneType
+
+    if cursor and plane != "primary":
+        raise click.UsageError(f"--cursor draws over the primary plane; it does not go with --plane {plane}.")
+    return PlaneType[plane.upper()]

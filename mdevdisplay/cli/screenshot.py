@@ -18,18 +18,22 @@ from mdevdisplay.cli import Command
 from mdevdisplay.cli.failure import EXIT_ERROR, EXIT_NOTHING, complain, describe_error
 from mdevdisplay.cli.options import (
     backend_option,
+    chosen_plane,
+    cursor_option,
     isolated_option,
     json_option,
     locator_argument,
     plane_option,
     timeout_option,
+    wait_option,
 )
 from mdevdisplay.cli.output import print_json, print_line, printable, writing_stdout
+from mdevdisplay.cli.sink import cannot_write, refuse_terminal
 from mdevdisplay.display import Display, list_devices
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError
 from mdevdisplay.formats import fourcc_name
-from mdevdisplay.pixels.frame import Frame
+from mdevdisplay.pixels.frame import Frame, FrameFlags
 from mdevdisplay.surface import PlaneType
 
 
@@ -43,14 +47,9 @@ from mdevdisplay.surface import PlaneType
     help="Where to write; - is standard output (PNG).",
 )
 @click.option("--all", "every", is_flag=True, help="Every display of this host, a PNG each, into the folder of -o.")
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Wait for a picture where nothing is displayed yet.",
-)
+@wait_option
 @plane_option
+@cursor_option
 @backend_option
 @isolated_option
 @timeout_option
@@ -61,6 +60,7 @@ def command(
     every: bool,
     wait: float,
     plane: str,
+    cursor: bool,
     backend: str | None,
     isolated: bool | None,
     timeout: float,
@@ -72,7 +72,7 @@ def command(
     locator.
     """
     opening = partial(open_display, backend=backend, isolated=isolated, timeout=timeout)
-    shot = _Shot(opening, plane=PlaneType[plane.upper()], wait=wait)
+    shot = _Shot(opening, plane=chosen_plane(plane, cursor=cursor), cursor=cursor, wait=wait)
     if every:
         _take_all(shot, locator, output, as_json=as_json)
         return
@@ -81,7 +81,7 @@ def command(
     if output == "-":
         if as_json:
             raise click.UsageError("--json and -o - both want standard output.")
-        _check_stdout()
+        refuse_terminal("-", what="a PNG")
     frame = shot.take(locator)
     if output == "-":
         _to_stdout(frame)
@@ -97,14 +97,15 @@ def command(
 class _Shot:
     """How to take a picture."""
 
-    def __init__(self, opening: Callable[[str], Display], *, plane: PlaneType, wait: float) -> None:
+    def __init__(self, opening: Callable[[str], Display], *, plane: PlaneType, cursor: bool, wait: float) -> None:
         self._open = opening
         self._plane = plane
+        self._cursor = cursor
         self._wait = wait
 
     def take(self, locator: str) -> Frame:
         with self._open(locator) as display:
-            return display.capture(self._plane, wait=self._wait)
+            return display.capture(self._plane, cursor=self._cursor, wait=self._wait)
 
 
 def file_name(locator: str) -> str:
@@ -126,9 +127,9 @@ def write_picture(target: Path, frame: Frame) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise _cannot_write(target, error.strerror or str(error), errno=error.errno) from error
+        raise cannot_write(target, error.strerror or str(error), errno=error.errno) from error
     except ValueError as error:  # Pillow knows no such ending
-        raise _cannot_write(target, str(error), hint="the name's ending says which kind; try .png") from error
+        raise cannot_write(target, str(error), hint="the name's ending says which kind; try .png") from error
 
 
 def _replace(target: Path, frame: Frame) -> None:
@@ -154,16 +155,6 @@ def _mode_of(target: Path) -> int:
         return 0o666 & ~mask
 
 
-def _cannot_write(target: Path, why: str, **details: Any) -> MdevDisplayError:
-    return MdevDisplayError(f"cannot write {str(target)!r}: {why}", cause="cannot-write", **details)
-
-
-def _check_stdout() -> None:
-    with writing_stdout():
-        if sys.stdout.isatty():
-            raise click.UsageError("A terminal cannot show a PNG; redirect the output, or see `mdevdisplay watch`.")
-
-
 def _to_stdout(frame: Frame) -> None:
     data = frame.to_png()
     with writing_stdout():
@@ -172,8 +163,17 @@ def _to_stdout(frame: Frame) -> None:
 
 
 def _summary(frame: Frame) -> str:
-    torn = ", torn" if frame.flags else ""
-    return f"{frame.width}x{frame.height} {fourcc_name(frame.surface.fourcc)}{torn}"
+    return f"{frame.width}x{frame.height} {fourcc_name(frame.surface.fourcc)}{_said(_names(frame.flags))}"
+
+
+def _names(flags: FrameFlags) -> list[str]:
+    """Return what is wrong with a frame, as it stands in JSON."""
+    return [flag.name.lower() for flag in flags if flag.name]
+
+
+def _said(names: list[str]) -> str:
+    """Return the same for people: ``", torn, cursor missing"``."""
+    return "".join(f", {name.replace('_', ' ')}" for name in names)
 
 
 def _entry(locator: str, target: Path, frame: Frame) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _entry(locator: str, target: Path, frame: Frame) -> dict[str, Any]:
         "format": fourcc_name(frame.surface.fourcc),
         "stride": frame.surface.stride,
         "modifier": frame.surface.modifier,
-        "flags": [flag.name.lower() for flag in frame.flags if flag.name],
+        "flags": _names(frame.flags),
     }
 
 
@@ -199,7 +199,7 @@ def _take_all(shot: _Shot, locator: str | None, output: str | None, *, as_json: 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(folder, error.strerror or str(error), errno=error.errno) from error
+        raise cannot_write(folder, error.strerror or str(error), errno=error.errno) from error
     results: list[dict[str, Any]] = []
     found, errors = list_devices()
     for device in found:
@@ -231,7 +231,8 @@ def _report(result: dict[str, Any]) -> None:
         text = f"mdevdisplay: {result['locator']}: {error['message']} [{error['cause']}]"
         click.echo(printable(text), err=True)
     else:
-        print_line(f"{printable(result['file'])}: {result['width']}x{result['height']} {result['format']}")
+        shown = f"{result['width']}x{result['height']} {result['format']}{_said(result['flags'])}"
+        print_line(f"{printable(result['file'])}: {shown}")
 
 
 def _status(results: list[dict[str, Any]]) -> int:

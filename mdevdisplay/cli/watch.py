@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from mdevdisplay.cli import Command
-from mdevdisplay.cli.options import backend_option, isolated_option, locator_argument, plane_option, timeout_option
+from mdevdisplay.cli.options import (
+    backend_option,
+    chosen_plane,
+    cursor_option,
+    isolated_option,
+    locator_argument,
+    plane_option,
+    timeout_option,
+)
 from mdevdisplay.cli.output import printable
 from mdevdisplay.display import Display
 from mdevdisplay.display import open as open_display
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many looks.")
 @click.option("--reconnect", is_flag=True, help="Wait for a VM that ends to come back.")
 @plane_option
+@cursor_option
 @backend_option
 @isolated_option
 @timeout_option
@@ -38,6 +47,7 @@ def command(
     frames: int | None,
     reconnect: bool,
     plane: str,
+    cursor: bool,
     backend: str | None,
     isolated: bool | None,
     timeout: float,
@@ -46,6 +56,7 @@ def command(
 
     In kitty and in terminals with Sixel as a picture, elsewhere in half characters.
     """
+    chosen = chosen_plane(plane, cursor=cursor)
     for stream, name in ((sys.stdout, "output"), (sys.stdin, "input")):  # the terminal is asked what it can draw
         if stream is None or not stream.isatty():
             raise click.UsageError(f"Standard {name} is not a terminal; see `mdevdisplay screenshot`.")
@@ -53,14 +64,14 @@ def command(
     logging.getLogger("textual_image").addHandler(logging.NullHandler())
     opening = open_display(locator, backend=backend, isolated=isolated, reconnect=reconnect, timeout=timeout)
     with opening as display, suppress(KeyboardInterrupt):
-        _show(display, PlaneType[plane.upper()], fps, frames)
+        _show(display, chosen, fps, frames, cursor=cursor)
 
 
-def _show(display: Display, plane: PlaneType, fps: float, most: int | None) -> None:
+def _show(display: Display, plane: PlaneType, fps: float, most: int | None, *, cursor: bool) -> None:
     from rich.live import Live
 
     with (
-        display.frames(plane=plane, max_fps=fps) as stream,
+        display.frames(plane=plane, max_fps=fps, cursor=cursor) as stream,
         Live(screen=True, auto_refresh=False) as live,
     ):
         for count, picture in enumerate(stream, start=1):

@@ -6,29 +6,18 @@ import ctypes
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 
-from mdevdisplay.errors import Closed, DriverError, NotMappable, NotPermitted, from_oserror
-from mdevdisplay.gpu import egl
+from mdevdisplay.errors import Closed, DriverError, NotMappable
+from mdevdisplay.gpu import displays, egl
 from mdevdisplay.gpu.render_nodes import RenderNode
 
 __all__ = ["Context"]
 
-_MOST_DEVICES = 64
 _SOFTWARE_RENDERERS = ("llvmpipe", "softpipe", "swrast")
-
-_LLVMPIPE_HINT = (
-    "install Mesa 25 or newer: libegl-mesa0 and libgl1-mesa-dri, on Debian 12 from bookworm-backports "
-    "(apt install -t bookworm-backports libegl-mesa0 libgl1-mesa-dri)"
-)
-_GPU_HINT = "install the EGL driver of this GPU: libegl-mesa0 and libgl1-mesa-dri for Intel and AMD"
 
 
 class Context:
     """An EGL display and a context without a surface, on one render node or on the processor (llvmpipe).
-
-    The EGL display is never terminated: EGL hands the same one to everybody in the process who asks for the device, and
-    a terminate would end the contexts of all of them. It keeps the render node open, once a GPU and process.
 
     Attributes:
         device: the locator of the device for which it reads, for messages.
@@ -47,18 +36,17 @@ class Context:
 
         Raises:
             NotPermitted: the render node may not be opened; cause ``no-render-permission``.
-            NotMappable: EGL has no such device or cannot import there; cause ``no-egl`` or ``no-dmabuf-import``.
+            NotMappable: EGL has no such device or cannot import there; cause ``no-egl``, ``no-render-node`` or
+                ``no-dmabuf-import``.
             DriverError: the device refuses a context; cause ``gpu-failed``.
         """
         self.device = device
         self._pid = os.getpid()
         self._context: int | None = None
         self._egl = egl.library(device)
-        self._who = f"the GPU of {node.name}" if node else "llvmpipe"
-        self._hint = _GPU_HINT if node else _LLVMPIPE_HINT
-        if node is not None:
-            _check_permission(node, device)
-        self.display = self._find_display(node)
+        self._who = displays.describe(node)
+        self._hint = displays.hint(node)
+        self.display = displays.open_display(node, device)
         self.extensions = self._egl.extensions(self.display)
         missing = {"EGL_EXT_image_dma_buf_import", "EGL_KHR_surfaceless_context"} - self.extensions
         if missing:
@@ -73,42 +61,6 @@ class Context:
         except BaseException:
             self.close()
             raise
-
-    def _find_display(self, node: RenderNode | None) -> int:
-        """Return the initialised display of the device; of two drivers for one GPU the first that can import."""
-        usable = None
-        for candidate in self._devices():
-            if not self._is(candidate, node):
-                continue
-            display = self._egl.eglGetPlatformDisplayEXT(egl.PLATFORM_DEVICE_EXT, candidate, None)
-            if display and self._egl.eglInitialize(display, None, None):
-                if "EGL_EXT_image_dma_buf_import" in self._egl.extensions(display):
-                    return int(display)
-                usable = usable or int(display)
-        if usable is None:
-            raise NotMappable(
-                f"the buffer can only be read by {self._who}, and no EGL driver here has that device",
-                device=self.device,
-                hint=self._hint,
-                cause="no-egl",
-            )
-        return usable
-
-    def _devices(self) -> list[int]:
-        count = ctypes.c_int()
-        found = (ctypes.c_void_p * _MOST_DEVICES)()
-        if not self._egl.eglQueryDevicesEXT(_MOST_DEVICES, found, count):
-            return []
-        return [candidate for candidate in found[: count.value] if candidate]
-
-    def _is(self, candidate: int, node: RenderNode | None) -> bool:
-        extensions = egl.plain_text(self._egl.eglQueryDeviceStringEXT(candidate, egl.EXTENSIONS)).split()
-        if node is None:
-            return "EGL_MESA_device_software" in extensions
-        if "EGL_EXT_device_drm_render_node" not in extensions:
-            return False
-        file = egl.plain_text(self._egl.eglQueryDeviceStringEXT(candidate, egl.DRM_RENDER_NODE_FILE_EXT))
-        return Path(file).name == node.name
 
     def _make(self, *, software: bool) -> None:
         api = self._egl.eglQueryAPI()
@@ -196,19 +148,3 @@ class Context:
         context, self._context = self._context, None
         if context and os.getpid() == self._pid:
             self._egl.eglDestroyContext(self.display, context)
-
-
-def _check_permission(node: RenderNode, device: str) -> None:
-    """Open the node as the driver will, because EGL does not say why it cannot."""
-    try:
-        os.close(os.open(node.path, os.O_RDWR | os.O_CLOEXEC))
-    except PermissionError as error:
-        hint = "join the group that owns it, as a rule render: sudo usermod -aG render USER, then log in again"
-        refused = from_oserror(error, device=device, doing=f"opening {node.path}", hint=hint, kind=NotPermitted)
-        refused.cause = "no-render-permission"
-        raise refused from error
-    except OSError as error:
-        hint = "in a container, pass the device on: --device /dev/dri"
-        missing = from_oserror(error, device=device, doing=f"opening {node.path}", hint=hint, kind=NotMappable)
-        missing.cause = "no-render-node"
-        raise missing from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import sys
+import warnings
 from collections import OrderedDict
 from contextlib import suppress
 from typing import Self
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import Closed, MdevDisplayError
+from mdevdisplay.errors import Closed, MdevDisplayError, NotMappable
 from mdevdisplay.gpu.context import Context
 from mdevdisplay.gpu.drawing import Drawing
 from mdevdisplay.gpu.images import Image, layout_of
@@ -25,20 +26,29 @@ __all__ = ["GpuImporter", "importer_for"]
 _KEPT_IMAGES = 8
 
 
-def importer_for(dmabuf: DmaBuf, *, parent: str, device: str) -> GpuImporter:
-    """Return an importer on the GPU that exported a buffer; on the processor where it is no GPU's.
+def importer_for(dmabuf: DmaBuf, *, parent: str, device: str, software: bool = True) -> GpuImporter:
+    """Return an importer on the GPU that exported a buffer.
 
     Args:
         dmabuf: the buffer; its exporter's name tells the GPU's driver.
         parent: the device's parent as sysfs spells it (`Identity.parent`), which tells one GPU from another; or "".
         device: the locator for messages.
+        software: whether the processor (llvmpipe) may import what no GPU has exported.
 
     Raises:
         NotMappable: there is no such GPU, no EGL or no extension here; the cause and the hint tell which.
         NotPermitted: its render node may not be opened.
         DriverError: the GPU refuses to work.
     """
-    node = exporting_node(dmabuf.exporter, parent, HostRoot.from_environment(), device=device)
+    exporter = dmabuf.exporter
+    node = exporting_node(exporter, parent, HostRoot.from_environment(), device=device)
+    if node is None and not software:
+        raise NotMappable(
+            f"no GPU of this host has exported it (its exporter is {exporter or 'not known'})",
+            device=device,
+            hint="hand the dma-buf on to a program that takes it",
+            cause="no-render-node",
+        )
     return GpuImporter(node, device=device)
 
 
@@ -50,10 +60,10 @@ class GpuImporter:
 
     def __init__(self, node: RenderNode | None, *, device: str = "") -> None:
         """Make the context on the GPU of a render node, or on the processor (llvmpipe) for None; see `importer_for`."""
+        self._context: Context | None = None
         self._device = device
         self._software = node is None
         self._images: OrderedDict[int, Image] = OrderedDict()
-        self._context: Context | None = None
         self._context = Context(node, device)
         try:
             self._supported = Supported(self._context)
@@ -155,6 +165,13 @@ class GpuImporter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_context", None) is not None and not sys.is_finalizing():
+            try:
+                warnings.warn(f"{self!r} was not closed", ResourceWarning, stacklevel=2, source=self)
+            finally:  # the warning may be an error
+                self.close()
+
     def __repr__(self) -> str:
         state = "closed" if self._context is None else f"{self._context.renderer}, {len(self._images)} images"
-        return f"<GpuImporter pid {os.getpid()}: {state}>"
+        return f"<GpuImporter {self._device!r} {state}>"

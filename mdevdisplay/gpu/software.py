@@ -13,13 +13,13 @@ __all__ = ["check_mappable"]
 
 
 def check_mappable(dmabuf: DmaBuf, device: str) -> None:
-    """Try what llvmpipe will do: map every descriptor as a whole, for reading and writing.
+    """Map every descriptor as a whole, for reading and writing, as llvmpipe will at the import, and unmap it again.
 
-    Mesa notices only later that its own mapping has failed, and then uses it in some places all the same.
+    Where that mapping fails, Mesa 25 maps for reading only at each draw and never unmaps, and where that fails too,
+    drawing ends in SIGSEGV.
 
     Raises:
-        NotMappable: the exporter refuses such a mapping; cause ``import-refused``; or the buffer is a file that somebody
-            may truncate.
+        NotMappable: the exporter refuses, cause ``import-refused``; or the buffer is a file that may be truncated.
     """
     for fd in dmabuf.fds:
         if can_shrink(fd):
@@ -37,8 +37,7 @@ def check_mappable(dmabuf: DmaBuf, device: str) -> None:
                 error,
                 device=device,
                 doing=f"mapping a dma-buf of {dmabuf.exporter or 'a memfd'} for llvmpipe, for reading and writing,",
-                hint="no GPU of this host has exported it, so that only the CPU could read it: hand the dma-buf on to a "
-                "program that takes it",
+                hint="no GPU of this host has exported it: hand the dma-buf on to a program that takes it",
                 kind=NotMappable,
             )
             refused.cause = "import-refused"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mdevdisplay.formats import LINEAR, Format, fourcc
 from mdevdisplay.pixels.damage import TILE, Mask, grid, rectangles
-from mdevdisplay.pixels.tiling import can_straighten, to_linear
+from mdevdisplay.pixels.tiling import can_straighten, is_tiled, to_linear
 from mdevdisplay.surface import SurfaceInfo
 
 __all__ = ["Bands", "Stretch"]
@@ -62,7 +62,7 @@ class Bands:
         self.shape = grid(surface.width, surface.height)
         layout = surface.format
         self._layout: Format | None = layout
-        self._tiled = can_straighten(attrs.evolve(surface, size=extent))
+        self._tiled = is_tiled(surface.modifier) and can_straighten(attrs.evolve(surface, size=extent))
         self.closely = layout is not None and (surface.modifier == LINEAR or self._tiled)
         """Whether single tiles can be told apart."""
         if layout is None or not self.closely:

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from mdevdisplay.errors import MdevDisplayError
 from mdevdisplay.pixels import convert
+from mdevdisplay.pixels.convert import Matrix
 from mdevdisplay.pixels.damage import Mask, full_mask, grid, rectangles
 from mdevdisplay.pixels.layout import Raw
+from mdevdisplay.pixels.yuv import FOURCCS, check_matrix
 from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
 
 if TYPE_CHECKING:
@@ -166,11 +168,14 @@ class Frame:
             UnsupportedModifier, UnsupportedFormat: the pixels cannot be converted.
         """
         if self._pixels is None:
-            pixels = convert.to_bgra(self.raw, self.surface, self.device)
-            self._pixels = pixels if self._overlay is None else self._overlay.over(pixels)
+            self._pixels = self._convert(None)
         if not self._pixels.flags.writeable:  # they are `raw` itself
             self._pixels = self._pixels.copy()
         return self._pixels
+
+    def _convert(self, matrix: Matrix | None) -> Pixels:
+        pixels = convert.to_bgra(self.raw, self.surface, self.device, matrix=matrix)
+        return pixels if self._overlay is None else self._overlay.over(pixels)
 
     @property
     def decoded(self) -> Pixels | None:
@@ -194,18 +199,22 @@ class Frame:
         }
         return Frame(self.raw, self.surface, **(own | changes))
 
-    def to_ndarray(self, format: str = "rgb24") -> Pixels:  # noqa: A002 - PyAV's name
+    def to_ndarray(self, format: str = "rgb24", *, matrix: Matrix | None = None) -> Pixels:  # noqa: A002 - PyAV's name
         """Return the pixels as a new array.
 
         Args:
             format: ``rgb24`` or ``bgr24`` for (height, width, 3), ``rgba`` or ``bgra`` for (height, width, 4).
+            matrix: ``"bt601"`` or ``"bt709"``, where a YUV picture is known to be in one; None goes by its size.
 
         Raises:
-            ValueError: another format.
+            ValueError: another format or matrix.
             UnsupportedModifier, UnsupportedFormat: the pixels cannot be converted.
         """
         if format not in _FORMATS:
             raise ValueError(f"no format {format!r}; there are {', '.join(_FORMATS)}")
+        check_matrix(matrix)
+        if matrix is not None and self.surface.fourcc in FOURCCS and self.raw.shape[2:] != (4,):  # else no YUV any more
+            return self.evolve(pixels=self._convert(matrix)).to_ndarray(format)
         if format == "rgb24":
             if self._pixels is None and self._overlay is None and convert.is_decodable(self.surface):
                 return convert.to_rgb(self.raw, self.surface, self.device)

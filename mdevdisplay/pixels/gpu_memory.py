@@ -14,7 +14,6 @@ import numpy.typing as npt
 from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import MdevDisplayError, NotMappable
 from mdevdisplay.formats import LINEAR, fourcc
-from mdevdisplay.host.root import HostRoot
 from mdevdisplay.pixels.layout import Raw
 from mdevdisplay.surface import SurfaceInfo
 
@@ -146,18 +145,10 @@ class GpuBuffers:
         return self._importer
 
     def _make(self, dmabuf: DmaBuf) -> GpuImporter:
-        from mdevdisplay.gpu.importer import GpuImporter
-        from mdevdisplay.gpu.render_nodes import exporting_node
+        from mdevdisplay.gpu.importer import importer_for
 
-        exporter = dmabuf.exporter
-        node = exporting_node(exporter, self._parent, HostRoot.from_environment(), device=self._device)
-        if node is None and os.environ.get(SOFTWARE_VARIABLE) != "software":
-            raise NotMappable(
-                f"no GPU of this host has exported it (its exporter is {exporter or 'not known'})",
-                device=self._device,
-                cause="no-render-node",
-            )
-        return GpuImporter(node, device=self._device)
+        software = os.environ.get(SOFTWARE_VARIABLE) == "software"
+        return importer_for(dmabuf, parent=self._parent, device=self._device, software=software)
 
     def _refuse(self, refused: NotMappable, error: MdevDisplayError) -> NoReturn:
         raise NotMappable(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import pytest
+from attrs import evolve
 from hypothesis import given
 
 from mdevdisplay import formats
@@ -26,9 +27,6 @@ YUV = ("YUYV", "YVYU", "UYVY", "VYUY", "NV12", "P010")
 CONVERTED = RGB + YUV
 MODIFIERS = [
     formats.INVALID,
-    formats.X_TILED,
-    formats.Y_TILED,
-    formats.YF_TILED,
     0x0100_0000_0000_0004,
     0x0100_0000_0000_0005,
     0x0100_0000_0000_0006,
@@ -263,6 +261,22 @@ def test_modifiers_are_refused_by_name(modifier: int) -> None:
     assert modifier_name(modifier) in caught.value.message
     assert caught.value.message.count(f"0x{modifier:016x}") == 1
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("code", [code for code in CONVERTED if code not in ("NV12", "P010")])
+def test_x_tiles_are_converted_as_rows_are(code: str) -> None:
+    """A tiled picture of a format has the pixels of the same picture in rows."""
+    tiled = surface_of(code, 301, 21, modifier=formats.X_TILED)
+    plain = evolve(tiled, modifier=formats.LINEAR)
+    rows = np.random.default_rng(13).integers(0, 256, (24, tiled.stride), np.uint8)
+    # tiles of 8 rows of 512 bytes, one after the other
+    memory = np.zeros(tiled.size, np.uint8)
+    memory[: rows.size] = rows.reshape(3, 8, -1, 512).swapaxes(1, 2).reshape(-1)
+    memory.flags.writeable = False
+    raw = raw_view(rows.reshape(-1), 0, plain, plain.stride)
+    assert is_decodable(tiled)
+    np.testing.assert_array_equal(to_bgra(memory, tiled), to_bgra(raw, plain))
+    np.testing.assert_array_equal(to_rgb(memory, tiled), to_rgb(raw, plain))
 
 
 def test_the_modifier_is_named_before_the_format() -> None:

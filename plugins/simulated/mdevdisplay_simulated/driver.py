@@ -117,7 +117,8 @@ class SimulatedDriver:
             size = 1 << (size - 1).bit_length()
         if "region-refused" in self._values:
             size += 2 * _PAGE  # room for an offset that no mmap takes
-        self._buffers = [Scanout(self._new_memory(size)) for _ in range(self._options.buffers)]
+        whole = "dmabuf-part-page" not in self._values
+        self._buffers = [Scanout(self._new_memory(size, whole_pages=whole)) for _ in range(self._options.buffers)]
         self._cursor = Scanout(self._new_memory(self._cursor_layout.size))
         self._small: Memory | None = None
         if "small-buffer" in self._values:

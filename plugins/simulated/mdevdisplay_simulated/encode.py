@@ -1,7 +1,8 @@
 """From 0xAARRGGBB words to the bytes of every format that the framework knows.
 
 Exact: each value is the nearest that the format has. X bits are 0, as a guest may leave them, so that a reader that
-takes them for alpha is found out. YUV is BT.601 in limited range; chroma is the mean of the pixels that share it.
+takes them for alpha is found out. YUV is in limited range, by BT.709 from 1280 columns or above 576 rows and by BT.601
+below, as players take it; chroma is the mean of the pixels that share it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
@@ -22,14 +24,17 @@ Numbers = npt.NDArray[np.int32]
 Planes = tuple[Bytes, Bytes | None]
 
 
-def encode(words: Words, layout: Format) -> Planes:
+def encode(words: Words, layout: Format, size: tuple[int, int]) -> Planes:
     """Return the rows of bytes of the first plane, and of the chroma plane where the format has one.
 
     Args:
         words: (height, width) pixels, which may be overwritten. With a format that shares chroma they begin on an even
             pixel and row, and end on one or at the picture's edge.
         layout: the format.
+        size: width and height of the whole picture, which decide how YUV is made.
     """
+    if layout.fourcc in _YUV:
+        return _YUV[layout.fourcc](words, _BT709 if size[0] >= 1280 or size[1] > 576 else _BT601)
     return _ENCODERS[layout.fourcc](words)
 
 
@@ -84,10 +89,17 @@ def _grey(words: Words) -> Planes:
     return ((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16).astype(np.uint8), None
 
 
-# BT.601, limited range, in 1/65536 of an 8-bit level
-_LUMA = (16829, 33039, 6416)
-_CB = (-9714, -19070, 28784)
-_CR = (28784, -24103, -4681)
+@attrs.frozen
+class _Weights:
+    """What red, green and blue weigh in limited range, in 1/65536 of an 8-bit level."""
+
+    luma: tuple[int, int, int]
+    cb: tuple[int, int, int]
+    cr: tuple[int, int, int]
+
+
+_BT601 = _Weights((16829, 33039, 6416), (-9714, -19070, 28784), (28784, -24103, -4681))
+_BT709 = _Weights((11966, 40254, 4064), (-6596, -22188, 28784), (28784, -26145, -2639))
 
 
 def _weighted(colours: tuple[Numbers, ...], weights: tuple[int, int, int], base: int, shift: int) -> Numbers:
@@ -109,25 +121,25 @@ def _paired(colours: tuple[Numbers, ...], rows: int) -> tuple[Numbers, ...]:
     return tuple(sums)
 
 
-def _chroma(colours: tuple[Numbers, ...], rows: int, bits: int) -> tuple[Numbers, Numbers]:
+def _chroma(colours: tuple[Numbers, ...], weights: _Weights, rows: int, bits: int) -> tuple[Numbers, Numbers]:
     """Return Cb and Cr of every 2 by ``rows`` pixels."""
     sums = _paired(colours, rows)
     doublings = rows  # 2 pixels or 4: the sums are 2 or 4 times as large
-    cb, cr = (_weighted(sums, weights, 128 << doublings, 16 + doublings - bits + 8) for weights in (_CB, _CR))
+    cb, cr = (_weighted(sums, each, 128 << doublings, 16 + doublings - bits + 8) for each in (weights.cb, weights.cr))
     return cb, cr
 
 
-def _pairs(order: str) -> Callable[[Words], Planes]:
+def _pairs(order: str) -> Callable[[Words, _Weights], Planes]:
     """Return the encoder of a packed 4:2:2 format, by the order of its bytes."""
     places = [order.index("Y"), order.rindex("Y"), order.index("U"), order.index("V")]
 
-    def packed(words: Words) -> Planes:
+    def packed(words: Words, weights: _Weights) -> Planes:
         colours = _channels(words)
-        luma = _weighted(colours, _LUMA, 16, 16)
+        luma = _weighted(colours, weights.luma, 16, 16)
         if luma.shape[1] % 2:
             luma = np.pad(luma, ((0, 0), (0, 1)), mode="edge")
         pairs = np.empty((luma.shape[0], luma.shape[1] // 2, 4), np.uint8)
-        cb, cr = _chroma(colours, 1, 8)
+        cb, cr = _chroma(colours, weights, 1, 8)
         for place, values in zip(places, (luma[:, 0::2], luma[:, 1::2], cb, cr), strict=True):
             pairs[..., place] = values
         return _bytes(pairs), None
@@ -135,15 +147,15 @@ def _pairs(order: str) -> Callable[[Words], Planes]:
     return packed
 
 
-def _two_planes(bits: int) -> Callable[[Words], Planes]:
+def _two_planes(bits: int) -> Callable[[Words, _Weights], Planes]:
     """Return the encoder of NV12 (8 bits) or P010 (10 bits, at the top of 16)."""
 
-    def planes(words: Words) -> Planes:
+    def planes(words: Words, weights: _Weights) -> Planes:
         colours = _channels(words)
-        luma = _weighted(colours, _LUMA, 16, 24 - bits)
+        luma = _weighted(colours, weights.luma, 16, 24 - bits)
         if luma.shape[1] % 2:
             luma = np.pad(luma, ((0, 0), (0, 1)), mode="edge")
-        chroma = np.stack(_chroma(colours, 2, bits), axis=-1)
+        chroma = np.stack(_chroma(colours, weights, 2, bits), axis=-1)
         if bits == 8:
             return _bytes(luma.astype(np.uint8)), _bytes(chroma.astype(np.uint8))
         return _bytes((luma << 16 - bits).astype("<u2")), _bytes((chroma << 16 - bits).astype("<u2"))
@@ -161,6 +173,8 @@ _ENCODERS: dict[int, Callable[[Words], Planes]] = {
     fourcc("XR30"): _rgb30,
     fourcc("XB30"): lambda words: _rgb30(_swapped(words)),
     fourcc("C8"): _grey,
+}
+_YUV: dict[int, Callable[[Words, _Weights], Planes]] = {
     fourcc("YUYV"): _pairs("YUYV"),
     fourcc("YVYU"): _pairs("YVYU"),
     fourcc("UYVY"): _pairs("UYVY"),

@@ -334,6 +334,11 @@ _ALL = (
         source=_GVT + " on i915",
     ),
     Fault(
+        name="dmabuf-part-page",
+        effect="the memory ends with the picture, and the kernel maps whole pages of a dma-buf alone (size=320x200 for one)",
+        source="dma-buf.c, dma_buf_mmap_internal; mbochs",
+    ),
+    Fault(
         name="region-refused",
         effect="the region exists and mapping it fails with EINVAL",
         source="NVIDIA vGPU, while another process maps it",
