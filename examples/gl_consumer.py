@@ -118,13 +118,16 @@ class Images:
 
 def show(display: mdevdisplay.Display) -> None:
     """Draw into a window, once for every frame of the monitor that it is on, until it is closed."""
-    glfw.init()
+    if not glfw.init():
+        raise SystemExit("there is no screen to open a window on")
     glfw.window_hint(glfw.CLIENT_API, glfw.OPENGL_ES_API)
     glfw.window_hint(glfw.CONTEXT_CREATION_API, glfw.EGL_CONTEXT_API)
     glfw.window_hint(glfw.CONTEXT_VERSION_MAJOR, 3)
     size = 1280, 720
-    window = glfw.create_window(*size, f"{display.locator} - mdevdisplay", None, None)
     try:
+        window = glfw.create_window(*size, f"{display.locator} - mdevdisplay", None, None)
+        if not window:
+            raise SystemExit("there is no window with OpenGL ES 3 by EGL here")
         glfw.make_context_current(window)
         images = Images()
         while not glfw.window_should_close(window):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PLANES",
+    "FiniteRange",
     "backend_option",
     "chosen_plane",
     "cursor_option",
@@ -30,6 +32,17 @@ PLANES = ("primary", "cursor", "overlay")
 
 _PLAIN_WORD = re.compile(r"[\w./:=,+@%-]+")
 """What a shell takes for one word and nothing else, quoted or not: others may be typed but are not offered."""
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range: neither NaN, which click lets pass, nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number that there is.", param, ctx)
+        return number
 
 
 def _complete_locator(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -79,7 +92,7 @@ backend_option = click.option(
 )
 timeout_option = click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
@@ -96,7 +109,7 @@ plane_option = click.option(
 cursor_option = click.option("--cursor", is_flag=True, help="Draw the cursor over the primary plane.")
 wait_option = click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=0.0,
     metavar="SECONDS",
     help="Wait for a picture where nothing is displayed yet.",

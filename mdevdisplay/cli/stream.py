@@ -15,6 +15,7 @@ import click
 from mdevdisplay.cli import Command
 from mdevdisplay.cli.film import Film, Picture, Timing, say, write_changes, write_steadily
 from mdevdisplay.cli.options import (
+    FiniteRange,
     backend_option,
     chosen_plane,
     cursor_option,
@@ -66,7 +67,7 @@ def _read_size(ctx: click.Context, param: click.Parameter, value: str | None) ->
 )
 @click.option(
     "--fps",
-    type=click.FloatRange(0.1, 240),
+    type=FiniteRange(0.1, 240),
     default=30.0,
     show_default=True,
     help="Frames a second; with --changes at most.",
@@ -75,7 +76,7 @@ def _read_size(ctx: click.Context, param: click.Parameter, value: str | None) ->
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Stop after so much time.",
 )

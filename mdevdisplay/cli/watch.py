@@ -12,6 +12,7 @@ import click
 
 from mdevdisplay.cli import Command
 from mdevdisplay.cli.options import (
+    FiniteRange,
     backend_option,
     chosen_plane,
     cursor_option,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 @click.command("watch", cls=Command)
 @locator_argument()
-@click.option("--fps", type=click.FloatRange(0.1, 60), default=5.0, show_default=True, help="How often to look.")
+@click.option("--fps", type=FiniteRange(0.1, 60), default=5.0, show_default=True, help="How often to look.")
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many looks.")
 @click.option("--reconnect", is_flag=True, help="Wait for a VM that ends to come back.")
 @plane_option

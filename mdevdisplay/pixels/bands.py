@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdevdisplay.formats import LINEAR, Format, fourcc
-from mdevdisplay.pixels.damage import TILE, Mask, grid, rectangles
+from mdevdisplay.pixels.damage import TILE, Mask, grid, rectangles, runs
 from mdevdisplay.pixels.tiling import can_straighten, is_tiled, to_linear
 from mdevdisplay.surface import SurfaceInfo
 
@@ -106,12 +106,30 @@ class Bands:
         if self._tiled:
             rows = to_linear(difference, self.surface, rows=stretch.rows)
         else:
-            rows = np.ndarray((stretch.rows, self._row_bytes), np.uint8, difference, 0, (self.stride, 1))
+            rows = self._rows(stretch, difference)
         differing = np.bitwise_or.reduce(rows, axis=0)
         if self._defined is not None:
             differing &= self._defined
         mask: Mask = np.bitwise_or.reduceat(differing, self._tile_starts) != 0
         return mask
+
+    def apply(self, stretch: Stretch, mask: Mask, target: Bytes, difference: Bytes) -> None:
+        """Make of a stretch as it was, ``target``, what it is: in its changed tiles, or as a whole where that is less.
+
+        Where no tile changed, padding or undefined bits did: that is as a whole too.
+        """
+        changed = np.count_nonzero(mask)
+        if self._tiled or not changed or changed > mask.size // 2:
+            target ^= difference
+            return
+        here, there = self._rows(stretch, target), self._rows(stretch, difference)
+        for first, behind in runs(mask[None])[0]:
+            place = slice(first * self._tile_bytes, behind * self._tile_bytes)
+            here[:, place] ^= there[:, place]
+
+    def _rows(self, stretch: Stretch, part: Bytes) -> Bytes:
+        """Return the pixels of a stretch that is not tiled as (rows, bytes of a row)."""
+        return np.ndarray((stretch.rows, self._row_bytes), np.uint8, part, 0, (self.stride, 1))
 
     def copy_packed(self, target: Bytes, source: Bytes, mask: Mask | None) -> None:
         """Copy the tiles of a mask, None for all, into a picture without padding between its rows.

@@ -46,8 +46,7 @@ def rectangles(mask: Mask, width: int, height: int) -> tuple[Rect, ...]:
     done: list[Rect] = []
     growing: dict[tuple[int, int], int] = {}
     """The runs of columns that reach the row above, and the row that each began in."""
-    for row in range(mask.shape[0] + 1):
-        here = runs(mask[row]) if row < mask.shape[0] else []
+    for row, here in enumerate([*runs(mask), []]):
         ended = [run for run in growing if run not in here]
         done += [_rect(run, growing.pop(run), row, width, height) for run in ended]
         for run in here:
@@ -55,10 +54,16 @@ def rectangles(mask: Mask, width: int, height: int) -> tuple[Rect, ...]:
     return tuple(done)
 
 
-def runs(row: Mask) -> list[tuple[int, int]]:
-    """Return the first column of every run of changed tiles and the one behind its last."""
-    edges = np.flatnonzero(np.diff(row.astype(np.int8), prepend=0, append=0)).tolist()
-    return list(zip(edges[::2], edges[1::2], strict=True))
+def runs(mask: Mask) -> list[list[tuple[int, int]]]:
+    """Return for each row of a mask the first column of every run of changed tiles and the one behind its last."""
+    padded = np.zeros((mask.shape[0], mask.shape[1] + 2), np.bool_)
+    padded[:, 1:-1] = mask
+    rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    found: list[list[tuple[int, int]]] = [[] for _ in mask]
+    edges = columns.tolist()
+    for row, first, behind in zip(rows[::2].tolist(), edges[::2], edges[1::2], strict=True):
+        found[row].append((first, behind))
+    return found
 
 
 def _rect(run: tuple[int, int], top: int, bottom: int, width: int, height: int) -> Rect:

@@ -158,8 +158,9 @@ class Shadow:
         """
         here = self.data[stretch.start : stretch.stop]
         difference = np.bitwise_xor(here, live, out=self._scratch(stretch))
-        here ^= difference
-        return self.bands.changed(stretch, difference)
+        columns = self.bands.changed(stretch, difference)
+        self.bands.apply(stretch, columns, here, difference)
+        return columns
 
     def _compare_staged(self, source: PixelSource) -> Mask:
         if self._spare is None:

@@ -565,9 +565,9 @@ class _Seen:
 
     def picture(self, theirs: int, surface: SurfaceInfo, tiles: Mask | None) -> None:
         """Note a picture, and which tiles of it changed since the one before; None for all."""
-        if theirs == self.theirs:
-            return
         fits = (surface.width, surface.height) == (self.damage.width, self.damage.height)
+        if theirs == self.theirs and fits:
+            return
         self.serial += 1
         if tiles is None or not fits:
             self.damage.begin(surface.width, surface.height, self.serial)

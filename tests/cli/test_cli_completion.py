@@ -19,7 +19,7 @@ SIM = ["sim:", "sim:640x480", "sim:1280x720", "sim:1920x1080", "sim:3840x2160"]
 
 
 OFFERED = {
-    "mdevdisplay ": ["completion", "info", "list", "plugins", "screenshot", "watch"],
+    "mdevdisplay ": ["completion", "info", "list", "plugins", "screenshot", "stream", "watch"],
     "mdevdisplay sc": ["screenshot"],
     "mdevdisplay info ": SIM,
     "mdevdisplay info sim:": ["", "640x480", "1280x720", "1920x1080", "3840x2160"],
@@ -27,6 +27,8 @@ OFFERED = {
     "mdevdisplay info 'sim:19": ["sim:1920x1080"],
     "mdevdisplay info nothing": [],
     "mdevdisplay watch sim: --plane ": ["primary", "cursor", "overlay"],
+    "mdevdisplay stream 'sim:19": ["sim:1920x1080"],
+    "mdevdisplay stream sim: --format ": ["ppm", "y4m", "raw"],
     "mdevdisplay info sim: --backend r": ["region_cap"],
     "mdevdisplay screenshot sim: -o sh": [],
     "mdevdisplay info 'unfinished": [],

@@ -9,14 +9,18 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pexpect
 import PIL.Image
 import pytest
 from pixels.vendor import install, installed
 
+import mdevdisplay
 from cli.helpers import PROGRAM, environment, here, here_json, powerless, run, run_json
 from mdevdisplay.cli.screenshot import file_name
+from mdevdisplay.formats import fourcc
+from mdevdisplay.surface import PlaneType, SurfaceInfo
 from mdevdisplay.testing import FakeKernel, Gvt, Mbochs, Mdpy, Nvidia
 from mdevdisplay_simulated import read_counter
 
@@ -129,6 +133,43 @@ def test_a_cursor_can_be_shot(folder: Path) -> None:
     assert here("screenshot", "sim:64x64", "--plane", "cursor").exit_code == 3
     assert here("screenshot", "sim:64x64", "--plane", "overlay").exit_code == 3
     assert here("screenshot", "sim:64x64", "--plane", "sprite").exit_code == 2
+
+
+def test_the_cursor_is_drawn_over_the_screen(folder: Path) -> None:
+    """--cursor is what capture(cursor=True) has, for the primary plane alone."""
+    locator = "sim:320x200,cursor=on,fps=0"
+    result = here("screenshot", locator, "--cursor", "-o", "a.png")
+    assert (result.exit_code, result.stdout) == (0, "a.png: 320x200 XR24\n")
+    with mdevdisplay.open(locator) as display, PIL.Image.open(folder / "a.png") as image:
+        assert np.array_equal(np.asarray(image), display.capture(cursor=True).to_ndarray())
+        assert not np.array_equal(np.asarray(image), display.capture().to_ndarray())
+    for plane in ("cursor", "overlay"):
+        result = here("screenshot", locator, "--cursor", "--plane", plane, "-o", "b.png")
+        assert result.exit_code == 2
+        assert f"--plane {plane}" in result.stderr
+    assert names_in(folder) == ["a.png"]
+
+
+def test_a_cursor_that_is_not_right_is_said(folder: Path) -> None:
+    """In words, for one display and for all, and as a flag in JSON; the screen is shot all the same."""
+    lost = "sim:64x64,cursor=on,fault=cursor-sign-lost"
+    assert here("screenshot", lost, "--cursor", "-o", "a.png").stdout == "a.png: 64x64 XR24, cursor uncertain\n"
+    assert here("screenshot", lost, "-o", "a.png").stdout == "a.png: 64x64 XR24\n"
+    (folder / "backend").mkdir()
+    with installed(folder / "backend") as acme:
+        acme.listed.append(mdevdisplay.DeviceInfo(locator="acme:", identity=mdevdisplay.Identity(name="acme")))
+
+        def with_cursor(source: mdevdisplay.Source, plane: PlaneType, _: int) -> SurfaceInfo:
+            surface: SurfaceInfo = source.surface  # type: ignore[attr-defined]
+            return surface if plane is PlaneType.PRIMARY else attrs.evolve(surface, plane=plane, fourcc=fourcc("C8"))
+
+        acme.behaviour["get_surface_info"] = with_cursor
+        assert here("screenshot", "acme:", "--cursor", "-o", "a.png").stdout == "a.png: 16x8 ACME, cursor missing\n"
+        assert (
+            here("screenshot", "--all", "--cursor", "-o", "all").stdout == "all/acme.png: 16x8 ACME, cursor missing\n"
+        )
+        shot = here_json("screenshot", "acme:", "--cursor", "-o", "a.png")["screenshot"]
+        assert shot["flags"] == ["cursor_missing"]
 
 
 def test_waiting_for_a_picture(folder: Path) -> None:
@@ -382,13 +423,13 @@ def test_all_wants_a_folder_and_no_locator(tmp_path: Path) -> None:
 
 
 def test_what_no_cpu_can_read_is_an_error_with_a_remedy(kernel: FakeKernel, folder: Path) -> None:
-    """GVT-g's dma-bufs: the error says what can be done, and no file is made."""
+    """GVT-g's dma-bufs without its GPU: the error says what can be done, and no file is made."""
     device = kernel.add(Gvt(needs_vm=False))
     device.show(128, 64)
     result = here("screenshot", device.name)
     assert result.exit_code == 1
-    assert "[not-mappable]" in result.stderr
-    assert "what to do: i915 never lets a CPU map" in result.stderr
+    assert "[no-render-node]" in result.stderr
+    assert "what to do: hand the dma-buf on" in result.stderr
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".png") == []
 
 

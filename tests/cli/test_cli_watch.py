@@ -132,11 +132,25 @@ def test_a_cursor_can_be_watched() -> None:
     assert "AR24" in watch.title
 
 
+def test_the_cursor_is_drawn_over_the_screen() -> None:
+    """--cursor, for the primary plane alone."""
+    pictures = []
+    for extra in ([], ["--cursor"]):
+        watch = Watch("sim:64x64,cursor=on,fps=0", "--frames", "1", *extra)
+        assert watch.end() == 0
+        pictures.append([(watch.screen.buffer[row][column].fg, row, column) for column, row in watch.cells()])
+    assert len(pictures[0]) == len(pictures[1]) > 500
+    assert pictures[0] != pictures[1]
+    result = run("watch", "sim:64x64", "--cursor", "--plane", "cursor")
+    assert result.returncode == 2
+    assert b"--plane cursor" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("locator", "arguments", "cause"),
     [
         ("sim:64x64,fault=gone:4", ["--fps", "60"], "device-gone"),
-        ("sim:64x64,format=NV12", [], "unsupported-format"),
+        ("sim:64x64,format=C8", [], "unsupported-format"),
         ("sim:64x64,fault=hang:600", ["--timeout", "0.2"], "timed-out"),
     ],
 )

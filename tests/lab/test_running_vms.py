@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -121,6 +122,36 @@ class TestPictures:
                 vm.picture(seed)
                 assert np.array_equal(display.capture(wait=20).raw, expected_picture(seed, width, height))
 
+    @pytest.mark.parametrize("isolated", [False, True])
+    def test_damage_adds_up_while_a_guest_draws(self, running: Running, isolated: bool) -> None:
+        """A consumer that paints nothing but the damage of each frame ends with the guest's picture."""
+        vm = running.bochs
+        vm.mode(800, 600)
+        vm.picture(65)
+        with (
+            unnoticed(vm),
+            mdevdisplay.open("vm:win10", isolated=isolated, timeout=60) as display,
+            display.frames(max_fps=60) as stream,
+        ):
+            first = next(stream)
+            assert isinstance(first, Frame)
+            painted = first.pixels.copy()
+            drawing = threading.Thread(target=vm.picture, args=(66,))
+            drawing.start()
+            goal = expected_picture(66, 800, 600)[..., :3]
+            deadline = time.monotonic() + 60
+            while not np.array_equal(painted[..., :3], goal):
+                assert time.monotonic() < deadline
+                frame = next(stream)
+                assert isinstance(frame, Frame)
+                for rect in frame.damage:
+                    place = np.s_[rect.y : rect.y + rect.height, rect.x : rect.x + rect.width]
+                    painted[place] = frame.pixels[place]
+                assert np.array_equal(painted, frame.pixels)
+            drawing.join()
+            assert display.capture().serial >= first.serial + 1
+            assert display.damage_since(display.capture().serial) == ()
+
     def test_an_mdpy_guest_with_qemus_display_on(self, running: Running) -> None:
         """Through region_cap; QEMU's own screendump is the same picture."""
         vm = running.mdpy
@@ -199,7 +230,7 @@ class TestTheEnd:
             with mdevdisplay.open("vm:mortal", isolated=isolated, timeout=60) as display, ExitStack() as views:
                 frame = display.capture()
                 view = frame.raw if isolated else views.enter_context(display.map())
-                with display.frames(max_fps=200) as stream:
+                with display.frames(max_fps=200, repeat=True) as stream:
                     for _ in range(5):
                         assert isinstance(next(stream), Frame)
                     os.kill(vm.pid, signal.SIGKILL)

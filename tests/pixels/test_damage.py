@@ -44,7 +44,7 @@ def test_rectangles_cover_the_tiles_and_nothing_else(picture: tuple[Mask, int, i
 def test_rectangles_are_no_more_than_runs(picture: tuple[Mask, int, int]) -> None:
     """Neighbours are merged: at most one rectangle for every run of tiles in a row, one for all where all changed."""
     mask, width, height = picture
-    most = sum(len(runs(row)) for row in mask)
+    most = sum(len(row) for row in runs(mask))
     assert len(rectangles(mask, width, height)) <= most
     assert rectangles(full_mask(width, height), width, height) == (Rect(0, 0, width, height),)
 
@@ -55,17 +55,21 @@ def test_equal_runs_below_each_other_are_one_rectangle() -> None:
     assert set(rectangles(mask, 192, 256)) == {Rect(0, 0, 64, 128), Rect(128, 64, 64, 64), Rect(0, 192, 192, 64)}
 
 
-@given(st.lists(st.booleans(), max_size=40))
-def test_runs_are_where_a_row_is_true(row: list[bool]) -> None:
-    """First and last of every run, as one finds them by going along the row."""
-    expected, begin = [], None
-    for place, value in enumerate([*row, False]):
-        if value and begin is None:
-            begin = place
-        elif not value and begin is not None:
-            expected.append((begin, place))
-            begin = None
-    assert runs(np.array(row, np.bool_)) == expected
+@given(masks())
+def test_runs_are_where_a_row_is_true(picture: tuple[Mask, int, int]) -> None:
+    """First and last of every run, as one finds them by going along each row."""
+    mask = picture[0]
+    expected: list[list[tuple[int, int]]] = []
+    for row in mask.tolist():
+        expected.append([])
+        begin = None
+        for place, value in enumerate([*row, False]):
+            if value and begin is None:
+                begin = place
+            elif not value and begin is not None:
+                expected[-1].append((begin, place))
+                begin = None
+    assert runs(mask) == expected
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.data())

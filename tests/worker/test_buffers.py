@@ -39,11 +39,29 @@ def test_both_sides_see_the_same_bytes() -> None:
     mapped.add(buffer.number, fd)
     os.close(fd)
     mapped.use(buffer.number)
-    mapped.take(5000)[:] = 9
+    mapped.take(5000).data[:] = 9
     array = buffers.lend(buffer)
     assert (array[:5000] == 9).all()
     assert not array[5000:].any()
     assert array.size == buffer.size == 8192
+
+
+def test_a_buffer_keeps_the_note_of_what_it_holds() -> None:
+    """The worker knows of each buffer what it wrote there last, so that it has to write only what changed."""
+    buffers, mapped = SharedBuffers(), MappedBuffers()
+    numbers = []
+    for _ in range(2):
+        buffer, fd = buffers.make(4096, "dev")
+        mapped.add(buffer.number, fd)
+        os.close(fd)
+        numbers.append(buffer.number)
+    for number in numbers:
+        mapped.use(number)
+        assert mapped.take(100).storage.holds is None
+        mapped.take(100).storage.holds = (1, number)
+    for number in numbers:
+        mapped.use(number)
+        assert mapped.take(4096).storage.holds == (1, number)
 
 
 def test_a_buffer_cannot_be_truncated() -> None:
@@ -134,7 +152,7 @@ def test_captures_go_on_while_huge_pages_are_made() -> None:
     array = buffers.lend(buffer)
     for turn in range(40):
         mapped.use(buffer.number)
-        mapped.take(3 * HUGE)[:] = turn
+        mapped.take(3 * HUGE).data[:] = turn
         assert (array == turn).all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 from pathlib import Path
@@ -12,12 +13,13 @@ from pixels.holdings import eventually, shared_mappings
 
 from mdevdisplay import Blank, Frame, FrameFlags, PlaneType
 from mdevdisplay.connecting import connect
-from mdevdisplay.errors import Closed, LocatorError, MdevDisplayError, NothingDisplayed
+from mdevdisplay.errors import Closed, LocatorError, MdevDisplayError, NothingDisplayed, NotMappable
 from mdevdisplay.formats import FORMATS
 from mdevdisplay.reader import Readability, Reader
 from mdevdisplay.worker.client import RemoteReader
 from mdevdisplay_simulated import read_counter
 from worker.conftest import Remote
+from worker.looks import captured
 from worker.processes import is_running, links_of
 
 PRIMARY, CURSOR = PlaneType.PRIMARY, PlaneType.CURSOR
@@ -40,14 +42,15 @@ def test_a_frame_is_the_same(remote: Remote, locator: str) -> None:
     """Bytes, shape, type, surface and flags."""
     here = connect(locator, None, 0)
     there = remote(locator)
-    ours, theirs = here.capture(PRIMARY), there.capture(PRIMARY)
+    ours, theirs = captured(here), captured(there)
     here.close()
     assert theirs.raw.dtype == ours.raw.dtype
     assert theirs.raw.shape == ours.raw.shape
     assert theirs.raw.tobytes() == ours.raw.tobytes()
     assert theirs.surface == ours.surface
     assert theirs.flags == ours.flags
-    assert theirs.raw.flags.writeable == ours.raw.flags.writeable
+    assert theirs.raw.flags.writeable is ours.raw.flags.writeable is False
+    assert (theirs.serial, theirs.damage) == (ours.serial, ours.damage)
 
 
 FAULTY = [
@@ -59,12 +62,9 @@ FAULTY = [
     "sim:64x64,fault=huge",
     "sim:64x64,fault=huge-stride",
     "sim:64x64,fault=small-buffer",
-    "sim:64x64,fault=zero-width",
     "sim:64x64,fault=region-refused,via=region",
-    "sim:64x64,fault=dmabuf-enodev,via=dmabuf",
     "sim:64x64,fault=get-einval,via=dmabuf",
     "sim:64x64,fault=gone:1",
-    "sim:64x64,blank=on",
 ]
 
 
@@ -83,10 +83,46 @@ def test_an_error_is_the_same(remote: Remote, locator: str) -> None:
 def _error_of(reader: Reader | RemoteReader) -> MdevDisplayError:
     for _ in range(3):
         try:
-            reader.capture(PRIMARY)
+            captured(reader)
         except MdevDisplayError as error:
             return error
     pytest.fail("no error came")
+
+
+def test_a_buffer_that_no_cpu_can_map_is_refused_alike(remote: Remote) -> None:
+    """The error is that of mapping it, whatever a GPU says of it here and there."""
+    locator = "sim:64x64,fault=dmabuf-enodev,via=dmabuf"
+    here, there = connect(locator, None, 0), remote(locator)
+    errors_ = [_error_of(here), _error_of(there)]
+    readable = [here.readability(PRIMARY), there.readability(PRIMARY)]
+    here.close()
+    for error, found in zip(errors_, readable, strict=True):
+        assert type(error) is NotMappable
+        assert error.errno == errno.ENODEV
+        assert "mapping a dma-buf of 16384 bytes" in error.message
+        assert found.way == ""
+        assert "ENODEV" in found.reason
+
+
+@pytest.mark.parametrize("locator", ["sim:64x64,fault=zero-width", "sim:64x64,blank=on"])
+def test_nothing_is_the_same(remote: Remote, locator: str) -> None:
+    """A value of looking, None of the surface, and one error for whoever needs a picture."""
+    here, there = connect(locator, None, 0), remote(locator)
+    blanks = []
+    messages = []
+    for reader in (here, there):
+        blank = reader.look(PRIMARY)
+        assert isinstance(blank, Blank)
+        assert reader.look(PRIMARY, blank) is blank
+        assert reader.surface(PRIMARY) is None
+        assert reader.damage_since(PRIMARY, 0) == ()
+        with pytest.raises(NothingDisplayed) as caught:
+            reader.shown(PRIMARY)
+        blanks.append((blank.serial, blank.error))
+        messages.append((str(caught.value), caught.value.hint))
+    here.close()
+    assert blanks == [(1, None)] * 2
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.parametrize(
@@ -131,14 +167,14 @@ def test_the_chosen_backend_and_output_are_asked_for(remote: Remote) -> None:
 def test_every_mode_is_read(remote: Remote) -> None:
     """The picture grows and shrinks; each frame has the size of its moment."""
     reader = remote("sim:modes=64x48/160x120/32x32,mode_every=2,step=2")
-    sizes = [(frame.width, frame.height) for frame in (reader.capture(PRIMARY) for _ in range(12))]
+    sizes = [(frame.width, frame.height) for frame in (captured(reader) for _ in range(12))]
     assert set(sizes) == {(64, 48), (160, 120), (32, 32)}
 
 
 def test_frames_follow_each_other(remote: Remote) -> None:
-    """Serial numbers count, and each frame has its own picture."""
+    """Serial numbers count the pictures that were seen here, and each frame has its own picture."""
     reader = remote("sim:320x200,step=2")
-    frames = [reader.capture(PRIMARY) for _ in range(6)]
+    frames = [captured(reader) for _ in range(6)]
     counters = [read_counter(frame.pixels) for frame in frames]
     assert counters == sorted(set(counters))
     assert [frame.serial for frame in frames] == [1, 2, 3, 4, 5, 6]
@@ -147,30 +183,79 @@ def test_frames_follow_each_other(remote: Remote) -> None:
 
 def test_torn_frames_are_flagged(remote: Remote) -> None:
     """As in this process."""
-    assert remote("sim:64x64,fault=torn").capture(PRIMARY).flags is FrameFlags.TORN
+    assert captured(remote("sim:64x64,fault=torn")).flags is FrameFlags.TORN
+
+
+def test_what_is_shown_still_is_the_same_object(remote: Remote) -> None:
+    """As in this process: whoever hands in what it has gets that back, and no buffer is made for it."""
+    reader = remote("sim:320x200,fps=0")
+    frame = captured(reader)
+    lines = shared_mappings("mdevdisplay-frame")
+    for _ in range(5):
+        assert reader.look(PRIMARY, frame) is frame
+    again = captured(reader)
+    assert again is not frame
+    assert again.serial == frame.serial == 1
+    assert not np.shares_memory(again.raw, frame.raw)
+    assert again.raw.tobytes() == frame.raw.tobytes()
+    assert reader.look(PRIMARY, frame.marked(FrameFlags.STALE)) is not frame
+    assert len(shared_mappings("mdevdisplay-frame")) > len(lines)
+
+
+def test_damage_comes_out(remote: Remote) -> None:
+    """The tiles that changed between two looks, and what changed since any of them, are those of this process."""
+    locator = "sim:640x400,step=2"
+    here, there = connect(locator, None, 0), remote(locator)
+    theirs: list[Frame | Blank] = [captured(there)]
+    ours: list[Frame | Blank] = [captured(here)]
+    # the first look of a worker was for the size alone: the driver is a picture ahead there
+    while _counter_of(ours[0]) < _counter_of(theirs[0]):
+        ours[0] = here.look(PRIMARY)
+    for _ in range(5):
+        ours.append(here.look(PRIMARY, ours[-1]))
+        theirs.append(there.look(PRIMARY, theirs[-1]))
+    for one, other in zip(ours, theirs, strict=True):
+        assert isinstance(one, Frame)
+        assert isinstance(other, Frame)
+        assert _counter_of(one) == _counter_of(other)
+        assert one.damage == other.damage != ()
+    for one, other in zip(ours, theirs, strict=True):
+        since = here.damage_since(PRIMARY, one.serial)
+        assert since == there.damage_since(PRIMARY, other.serial)
+        assert bool(since) == (one is not ours[-1])
+    here.close()
+
+
+def _counter_of(picture: Frame | Blank) -> int:
+    assert isinstance(picture, Frame)
+    return read_counter(picture.pixels)
 
 
 def test_nothing_displayed(remote: Remote) -> None:
-    """None, an error and a blank, and then a frame."""
+    """None, an error and one blank, and then frames."""
     reader = remote("sim:64x64,blank=0-1,step=2")
     assert reader.surface(PRIMARY) is None
     with pytest.raises(NothingDisplayed, match="primary"):
         reader.shown(PRIMARY)
-    pictures = [reader.picture(PRIMARY) for _ in range(8)]
-    assert isinstance(pictures[0], Blank)
-    assert isinstance(pictures[-1], Frame)
+    pictures: list[Frame | Blank] = [reader.look(PRIMARY)]
+    for _ in range(7):
+        pictures.append(reader.look(PRIMARY, pictures[-1]))
+    dark = sum(isinstance(picture, Blank) for picture in pictures)
+    assert dark == 2
+    assert pictures[0] is pictures[1]
+    assert [picture.serial for picture in pictures] == [1, *range(1, 8)]
 
 
 def test_screen_and_cursor_in_turn(remote: Remote) -> None:
     """Each has buffers of its size: no memory is made anew."""
     reader = remote("sim:320x200,fps=0,cursor=on")
     for _ in range(3):
-        assert reader.capture(PRIMARY).width == 320
-        assert reader.capture(CURSOR).width == 64
+        assert captured(reader).width == 320
+        assert captured(reader, CURSOR).width == 64
     lines = shared_mappings("mdevdisplay-frame")
     for _ in range(10):
-        reader.capture(PRIMARY)
-        reader.capture(CURSOR)
+        captured(reader)
+        captured(reader, CURSOR)
     assert shared_mappings("mdevdisplay-frame") == lines
     assert len(lines) == 2
 
@@ -180,19 +265,20 @@ def test_the_same_surface_is_the_same_object(remote: Remote) -> None:
     reader = remote("sim:64x64,fps=0")
     surface = reader.surface(PRIMARY)
     assert reader.surface(PRIMARY) is surface
-    assert reader.capture(PRIMARY).surface is surface
+    assert captured(reader).surface is surface
 
 
 def test_a_kept_frame_stays(remote: Remote) -> None:
-    """However many follow, and when the display is long closed; it can be written, and holds no descriptor."""
+    """However many follow, and when the display is long closed; it can be drawn on, and holds no descriptor."""
     reader = remote("sim:320x200,step=2")
-    kept = [reader.capture(PRIMARY) for _ in range(10)]
+    kept = [captured(reader) for _ in range(10)]
     bytes_of = [frame.raw.tobytes() for frame in kept]
     for _ in range(10):
-        reader.capture(PRIMARY)
+        captured(reader)
     reader.close()
     assert [frame.raw.tobytes() for frame in kept] == bytes_of
-    kept[0].raw[:] = 7
+    kept[0].pixels[:] = 7
+    assert kept[0].raw.tobytes() == bytes_of[0]
     del kept
     gc.collect()
     assert shared_mappings("mdevdisplay-frame") == []
@@ -201,12 +287,12 @@ def test_a_kept_frame_stays(remote: Remote) -> None:
 def test_dropped_frames_are_dropped_by_the_worker_too(remote: Remote) -> None:
     """Whoever held a hundred frames and drops them leaves a few buffers behind, on both sides."""
     reader = remote("sim:64x64,fps=0")
-    frames = [reader.capture(PRIMARY) for _ in range(50)]
+    frames = [captured(reader) for _ in range(50)]
     assert reader.pid is not None
     maps = Path(f"/proc/{reader.pid}/maps")
     assert maps.read_text().count("mdevdisplay-frame") >= 50
     del frames
-    reader.capture(PRIMARY)
+    captured(reader)
     assert maps.read_text().count("mdevdisplay-frame") <= 5
     assert len(shared_mappings("mdevdisplay-frame")) <= 5
 
@@ -214,7 +300,7 @@ def test_dropped_frames_are_dropped_by_the_worker_too(remote: Remote) -> None:
 def test_no_copy_is_made_here(remote: Remote) -> None:
     """The frame lies in the memory that the worker wrote to."""
     reader = remote("sim:64x64,fps=0")
-    frame = reader.capture(PRIMARY)
+    frame = captured(reader)
     address = frame.raw.__array_interface__["data"][0]
     ranges = [line.split()[0].split("-") for line in shared_mappings("mdevdisplay-frame")]
     assert any(int(begin, 16) <= address < int(end, 16) for begin, end in ranges)
@@ -296,7 +382,7 @@ def test_close_ends_the_worker(remote: Remote) -> None:
     reader.close()
     reader.close()
     assert not is_running(pid)
-    for step in (reader.surface, reader.capture, reader.picture, reader.dmabuf, reader.readability, reader.pin):
+    for step in (reader.surface, reader.look, reader.dmabuf, reader.readability, reader.pin):
         with pytest.raises(Closed):
             step(PRIMARY)
 

@@ -23,6 +23,7 @@ from mdevdisplay.errors import Closed, TimedOut, VmGone, WorkerDied
 from mdevdisplay.worker import abandoned, client, link, process
 from mdevdisplay.worker.client import RemoteReader
 from worker.conftest import Remote
+from worker.looks import captured
 from worker.processes import children, is_running
 
 PRIMARY = PlaneType.PRIMARY
@@ -39,13 +40,13 @@ def kill(reader: RemoteReader, number: int = signal.SIGKILL) -> int:
 def test_a_killed_worker_costs_one_call(remote: Remote, number: int) -> None:
     """It says by which signal; the next call starts another, and serial numbers go on."""
     reader = remote("sim:320x200,fps=0")
-    first = reader.capture(PRIMARY)
+    first = captured(reader)
     pid = kill(reader, number)
     with pytest.raises(WorkerDied, match=signal.Signals(number).name) as caught:
-        reader.capture(PRIMARY)
+        captured(reader)
     assert caught.value.cause == "worker-died"
     assert pid not in children()
-    again = reader.capture(PRIMARY)
+    again = captured(reader)
     assert again.serial == 2
     assert again.raw.tobytes() == first.raw.tobytes()
     assert reader.pid != pid
@@ -54,8 +55,8 @@ def test_a_killed_worker_costs_one_call(remote: Remote, number: int) -> None:
 def test_a_worker_that_dies_during_a_call(remote: Remote, fakegpu: None) -> None:
     """SIGBUS comes in the middle of reading: the call fails at once."""
     reader = remote("fakegpu:die=SIGBUS")
-    with pytest.raises(WorkerDied, match="SIGBUS while it was asked for: capture"):
-        reader.capture(PRIMARY)
+    with pytest.raises(WorkerDied, match="SIGBUS while it was asked for: look"):
+        captured(reader)
 
 
 def test_starts_are_put_off(remote: Remote, fakegpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,10 +143,10 @@ def test_a_worker_that_does_not_answer_is_killed(remote: Remote, monkeypatch: py
     monkeypatch.setattr(link, "HANG", 0.3)
     pid = kill(reader, signal.SIGSTOP)
     with pytest.raises(TimedOut, match="was killed"):
-        reader.capture(PRIMARY)
+        captured(reader)
     assert not is_running(pid)
     monkeypatch.setattr(link, "HANG", 60)
-    assert reader.capture(PRIMARY).width == 64
+    assert captured(reader).width == 64
 
 
 def test_opening_that_hangs_ends_too(fakegpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,27 +215,27 @@ def test_an_answer_that_nobody_waits_for_is_thrown_away(remote: Remote, fakegpu:
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        reader.capture(PRIMARY)
+        captured(reader)
         signal.setitimer(signal.ITIMER_REAL, 0.1)
         with pytest.raises(KeyboardInterrupt):
-            reader.capture(PRIMARY)
+            captured(reader)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert reader.findings() != ()
-    assert reader.capture(PRIMARY).raw.tobytes()[:256] == bytes(range(256))
+    assert captured(reader).raw.tobytes()[:256] == bytes(range(256))
 
 
 def test_the_vms_end_is_told(remote: Remote, fakegpu: None) -> None:
     """Every later call is VmGone, no worker is started for it, and the source is let go at once."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as vm:
         reader = remote(f"fakegpu:pid={vm.pid}")
-        frame = reader.capture(PRIMARY)
+        frame = captured(reader)
         pid = reader.pid
         assert pid is not None
     assert eventually(lambda: not is_running(pid))
     for _ in range(2):
         with pytest.raises(VmGone, match="the fake VM has ended"):
-            reader.capture(PRIMARY)
+            captured(reader)
     assert reader.lost
     assert reader.pid is None
     assert frame.raw.tobytes()[:256] == bytes(range(256))
@@ -268,7 +269,7 @@ def test_a_program_without_standard_descriptors() -> None:
         "import os, sys\nfor fd in (0, 1, 2): os.close(fd)\n"
         "from mdevdisplay.worker.client import RemoteReader\nfrom mdevdisplay import PlaneType\n"
         "sys.stdout = sys.stderr = None\nreader = RemoteReader('sim:64x64')\n"
-        "ok = reader.capture(PlaneType.PRIMARY).width == 64\nreader.close()\nos._exit(7 if ok else 1)"
+        "ok = reader.look(PlaneType.PRIMARY).width == 64\nreader.close()\nos._exit(7 if ok else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 7
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mdevdisplay import PlaneType
+from mdevdisplay import Frame, PlaneType
 from mdevdisplay.errors import BadSurface, DriverError, GuestChangingMode, MdevDisplayError, TimedOut, WorkerDied
+from mdevdisplay.surface import Rect
 from mdevdisplay.worker import client, link, process
 from mdevdisplay.worker.client import RemoteReader
 from worker.conftest import Remote
+from worker.looks import captured
 
 PRIMARY = PlaneType.PRIMARY
 
@@ -35,7 +37,7 @@ def sealed(size=65536):
     os.ftruncate(fd, size)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
     return fd
-READY = {"listens": False, "borrowed": True,
+READY = {"listens": False, "borrowed": True, "announces": False, "sign_lost": False,
     "identity": {"name": "n", "driver": "", "vendor": "", "mdev_type": "", "parent": ""},
     "backend": {"name": "b", "distribution": "d", "version": "1", "score": 50, "reason": "", "refusals": {}}}
 SURFACE = {"plane": 1, "fourcc": 0x34325258, "modifier": 0, "width": 64, "height": 64, "stride": 256, "size": 16384,
@@ -79,7 +81,14 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize(
-    "answer", [*NONSENSE, 'put({"id": q["id"], "ready": {}})', 'put({"id": q["id"], "shared": 7})']
+    "answer",
+    [
+        *NONSENSE,
+        'put({"id": q["id"], "ready": {}})',
+        'put({"id": q["id"], "ready": READY | {"announces": 1}})',
+        'put({"id": q["id"], "ready": READY | {"sign_lost": None}})',
+        'put({"id": q["id"], "shared": 7})',
+    ],
 )
 def test_nonsense_instead_of_ready(remote: Remote, played: Played, answer: str) -> None:
     """The worker is killed; the error says what it said."""
@@ -119,7 +128,7 @@ def test_numbers_that_contradict_each_other(remote: Remote, played: Played) -> N
         remote("sim:").surface(PRIMARY)
 
 
-FRAME = '"surface": SURFACE, "number": 1, "size": 16384, "torn": False, "decoded": None'
+FRAME = '"surface": SURFACE, "number": 1, "size": 16384, "torn": False, "decoded": None, "serial": 1, "tiles": None'
 CAPTURES = [
     *NONSENSE,
     'put({"id": q["id"], "need": 0})',
@@ -127,6 +136,10 @@ CAPTURES = [
     'put({"id": q["id"], "need": 1 << 40})',
     'put({"id": q["id"], "need": "much"})',
     'put({"id": q["id"], "surface": None})',
+    'put({"id": q["id"], "surface": None, "serial": -1})',
+    'put({"id": q["id"], "surface": None, "serial": "1"})',
+    'put({"id": q["id"], "same": True})',
+    'put({"id": q["id"], "same": 1})',
     *(
         f'put({{"id": q["id"], {FRAME}, {change}}})'
         for change in (
@@ -135,6 +148,16 @@ CAPTURES = [
             '"size": 65537',
             '"size": 65536',
             '"torn": 1',
+            '"serial": 0',
+            '"serial": 1.5',
+            '"serial": 1 << 64',
+            '"serial": None',
+            '"tiles": 1',
+            '"tiles": [True]',
+            '"tiles": ""',
+            '"tiles": "AA"',
+            '"tiles": "!!!!"',
+            '"tiles": "AAAA"',
             '"decoded": 1',
             '"decoded": 65000',
             '"decoded": -1',
@@ -152,21 +175,57 @@ def test_nonsense_instead_of_a_frame(remote: Remote, played: Played, answer: str
     """Sizes that do not fit to the surface or the buffer, above all: no array leaves the shared memory."""
     played(CAPTURE + answer)
     with pytest.raises(WorkerDied) as caught:
-        remote("sim:").capture(PRIMARY)
+        remote("sim:").look(PRIMARY)
     assert caught.value.cause == "worker-misbehaved"
+
+
+def test_what_the_nonsense_is_told_from(remote: Remote, played: Played) -> None:
+    """Without any of these changes it is a frame."""
+    played(CAPTURE + f'put({{"id": q["id"], {FRAME}}})')
+    assert captured(remote("sim:")).raw.shape == (64, 64, 4)
+
+
+def test_the_same_for_whoever_has_nothing(remote: Remote, played: Played) -> None:
+    """A worker that calls a picture the same gets no further than the picture that the caller has."""
+    frame = f'put({{"id": q["id"], {FRAME}}})\nq = get()\n'
+    played(CAPTURE + frame + 'put({"id": q["id"], "same": True})\nq = get()\nput({"id": q["id"], "same": True})')
+    reader = remote("sim:")
+    picture = captured(reader)
+    assert reader.look(PRIMARY, picture) is picture
+    with pytest.raises(WorkerDied):
+        reader.look(PRIMARY)
+
+
+def test_one_serial_for_pictures_of_two_sizes(remote: Remote, played: Played) -> None:
+    """What is said of one size is not believed of another: the damage has the tiles of its own picture."""
+    wide = '"width": 192, "height": 64, "stride": 768, "size": 49152'
+    high = '"width": 64, "height": 192, "stride": 256, "size": 49152'
+    answers = [
+        f'put({{"id": q["id"], {FRAME}, "surface": SURFACE | {{{shape}}}, "number": {number}, "size": 49152}})'
+        for number, shape in enumerate((wide, high, wide), start=1)
+    ]
+    played(CAPTURE + "\nq = get()\n".join(answers))
+    reader = remote("sim:")
+    pictures = [captured(reader)]
+    for _ in range(2):
+        picture = reader.look(PRIMARY, pictures[-1])
+        assert isinstance(picture, Frame)
+        pictures.append(picture)
+    assert [picture.changed_tiles.shape for picture in pictures] == [(1, 3), (3, 1), (1, 3)]
+    assert all(picture.damage == (Rect(0, 0, picture.width, picture.height),) for picture in pictures)
 
 
 def test_a_picture_that_grows_for_ever(remote: Remote, played: Played) -> None:
     """It is given up, and no buffer is left."""
     played(OPENED + 'n = 1\nwhile True:\n    n += 1\n    put({"id": q["id"], "need": n * 65536})\n    q = get()')
     with pytest.raises(GuestChangingMode):
-        remote("sim:").capture(PRIMARY)
+        remote("sim:").look(PRIMARY)
 
 
 def test_the_most_that_may_be_asked_for_costs_no_memory(remote: Remote, played: Played) -> None:
     """4 GiB are mapped and never touched."""
     played(OPENED + f'put({{"id": q["id"], "need": {1 << 32}}})\nq = get()\nput({{"id": q["id"], {FRAME}}})')
-    assert remote("sim:").capture(PRIMARY).raw.shape == (64, 64, 4)
+    assert captured(remote("sim:")).raw.shape == (64, 64, 4)
 
 
 DESCRIPTORS = ["0", "os.open('/dev/null', 0)", "s.fileno()", "os.memfd_create('x')", "os.pipe()[0]", "os.open('/', 0)"]

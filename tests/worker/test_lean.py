@@ -76,7 +76,7 @@ CHECKS = {
 from mdevdisplay.connecting import connect
 reader = connect("sim:64x64", None, 0)
 from mdevdisplay import PlaneType
-reader.capture(PlaneType.PRIMARY)
+reader.look(PlaneType.PRIMARY).pixels
 reader.backend_info
 reader.close()
 heavy = {"email", "zipfile", "click", "rich", "PIL", "isal", "asyncio", "aiohttp", "hypothesis", "logging", "ssl"}

@@ -13,6 +13,7 @@ import pytest
 from mdevdisplay import PlaneType
 from mdevdisplay.worker.privileges import NOBODY, import_all
 from worker.conftest import Remote
+from worker.looks import captured
 from worker.processes import status_of
 
 PRIMARY = PlaneType.PRIMARY
@@ -38,7 +39,7 @@ def test_a_worker_gives_up_everything(remote: Remote) -> None:
 def test_it_reads_without_them(remote: Remote) -> None:
     """Frames, dma-bufs, what the kernel says of its own descriptors, and what backends decode."""
     reader = remote("sim:64x64,via=dmabuf,fps=0")
-    assert reader.capture(PRIMARY).raw.any()
+    assert captured(reader).raw.any()
     reader.dmabuf(PRIMARY).close()
     assert reader.readability(PRIMARY).way == "dma-buf"
     assert reader.findings() == ()

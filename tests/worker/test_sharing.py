@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pixels.holdings import eventually
 
@@ -19,6 +20,7 @@ from mdevdisplay.errors import MdevDisplayError, NotMappable, VmGone, WorkerDied
 from mdevdisplay.worker import process, sharing
 from mdevdisplay.worker.client import RemoteReader
 from worker.conftest import Remote
+from worker.looks import captured
 from worker.processes import children, is_running, links_of
 
 PRIMARY = PlaneType.PRIMARY
@@ -44,11 +46,12 @@ def test_the_second_reader_shares_the_firsts(remote: Remote, gpu: str) -> None:
     assert children() == before
     assert two.backend_info == one.backend_info
     assert (two.identity, two.borrowed) == (one.identity, one.borrowed)
-    frames = [reader.capture(PRIMARY) for reader in (one, two, one, two)]
+    frames = [captured(reader) for reader in (one, two, one, two)]
     assert all(frame.raw.tobytes()[:256] == PICTURE for frame in frames)
-    frames[0].raw[:] = 0
-    assert frames[1].raw.any()
-    assert [frame.serial for frame in frames] == [1, 1, 2, 2]
+    assert [frame.serial for frame in frames] == [1, 1, 1, 1]
+    assert not any(np.shares_memory(frame.raw, frames[0].raw) for frame in frames[1:])
+    frames[0].pixels[:] = 0
+    assert frames[1].pixels.any()
 
 
 def test_the_worker_ends_with_its_last_client(remote: Remote, gpu: str) -> None:
@@ -57,11 +60,11 @@ def test_the_worker_ends_with_its_last_client(remote: Remote, gpu: str) -> None:
     pid = one.pid
     assert pid is not None
     two.close()
-    assert one.capture(PRIMARY).raw.any()
+    assert captured(one).raw.any()
     three = remote(gpu)
     assert three.pid is None
     one.close()
-    assert three.capture(PRIMARY).raw.any()
+    assert captured(three).raw.any()
     three.close()
     assert eventually(lambda: not is_running(pid))
     process._reap()
@@ -79,7 +82,7 @@ def test_the_starter_may_go_first(gpu: str) -> None:
         first.stdin.close()
         first.wait(60)
         assert is_running(pid)
-        assert reader.capture(PRIMARY).raw.tobytes()[:256] == PICTURE
+        assert captured(reader).raw.tobytes()[:256] == PICTURE
         reader.close()
         assert eventually(lambda: not is_running(pid))
 
@@ -111,16 +114,16 @@ def test_simulated_displays_and_nameless_devices_are_not_shared(remote: Remote, 
 def test_a_shared_worker_that_dies_is_replaced(remote: Remote, gpu: str) -> None:
     """The one who shared it starts its own, which the other then finds."""
     one, two = remote(gpu), remote(gpu)
-    two.capture(PRIMARY)
+    captured(two)
     assert one.pid is not None
     os.kill(one.pid, signal.SIGKILL)
     with pytest.raises(WorkerDied, match="another program"):
-        two.capture(PRIMARY)
-    assert two.capture(PRIMARY).raw.any()
+        captured(two)
+    assert captured(two).raw.any()
     assert two.pid is not None
     with pytest.raises(WorkerDied, match="SIGKILL"):
-        one.capture(PRIMARY)
-    assert one.capture(PRIMARY).raw.any()
+        captured(one)
+    assert captured(one).raw.any()
     assert one.pid is None
 
 
@@ -129,21 +132,34 @@ def test_every_client_hears_of_the_vms_end(remote: Remote, gpu: str) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as vm:
         locator = f"{gpu},pid={vm.pid}"
         one, two = remote(locator), remote(locator)
-        assert one.capture(PRIMARY).raw.tobytes() == two.capture(PRIMARY).raw.tobytes()
+        assert captured(one).raw.tobytes() == captured(two).raw.tobytes()
     for reader in (two, one, two):
         with pytest.raises(VmGone):
             reader.surface(PRIMARY)
+
+
+LOOKS = [
+    b'{"id":1,"op":"look","plane":99,"buffer":0,"known":0,"since":0,"same":false}',
+    b'{"id":1,"op":"look","plane":1,"buffer":7,"known":0,"since":0,"same":false}',
+    b'{"id":1,"op":"look","plane":1,"buffer":0,"known":0,"since":-1,"same":false}',
+    b'{"id":1,"op":"look","plane":1,"buffer":0,"known":0,"since":18446744073709551615,"same":false}',
+    b'{"id":1,"op":"look","plane":1,"buffer":0,"known":0,"since":1e400,"same":true}',
+    b'{"id":1,"op":"look","plane":1,"buffer":0,"known":0,"since":0,"same":1}',
+    b'{"id":1,"op":"look","plane":1,"buffer":0}',
+    b'{"id":1,"op":"wait","seen":-1}',
+    b'{"id":1,"op":"wait","seen":"x"}',
+]
 
 
 def test_clients_are_served_in_turn(remote: Remote, gpu: str) -> None:
     """A client that sends nonsense, or does not read its answers, is let go; the other is served."""
     one = remote(gpu)
     name = sharing.shared_name(gpu.partition("name=")[2].partition(",")[0], None, 0)
-    for nonsense in (b"nonsense", b"[]", b"{}", b'{"op":"capture","plane":99,"buffer":0}', b'{"op":"x","drop":7}'):
+    for nonsense in (b"nonsense", b"[]", b"{}", b'{"op":"x","drop":7}', *LOOKS):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(b"\0" + name.encode())
             stranger.send(nonsense)
-            assert one.capture(PRIMARY).raw.any()
+            assert captured(one).raw.any()
     deaf = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     deaf.connect(b"\0" + name.encode())
     deaf.settimeout(5)
@@ -152,7 +168,7 @@ def test_clients_are_served_in_turn(remote: Remote, gpu: str) -> None:
             deaf.send(b'{"id":1,"op":"hello"}')
     except OSError:
         pass
-    assert one.capture(PRIMARY).raw.any()
+    assert captured(one).raw.any()
     deaf.close()
 
 
@@ -174,7 +190,7 @@ def test_a_strangers_name_is_not_believed(
     monkeypatch.setattr(sharing, "peer_uid", lambda _: 4242)
     reader = remote(gpu)
     assert reader.pid is not None
-    assert reader.capture(PRIMARY).raw.any()
+    assert captured(reader).raw.any()
 
 
 def test_a_user_that_is_not_ours_is_not_served() -> None:
@@ -229,7 +245,7 @@ def test_what_a_backend_decodes_comes_out(remote: Remote, fakegpu: None) -> None
     """Pixels and raw bytes, in one buffer and without a copy here."""
     reader = remote("fakegpu:decode=1")
     for _ in range(3):
-        frame = reader.capture(PRIMARY)
+        frame = captured(reader)
         assert frame.raw.tobytes()[:256] == PICTURE
         assert frame.pixels.shape == (8, 16, 4)
         assert frame.pixels.tobytes()[:256] == bytes(255 - value for value in PICTURE)
@@ -242,7 +258,7 @@ def test_many_long_findings_come_out_or_an_error(remote: Remote, fakegpu: None) 
     pid = reader.pid
     with pytest.raises(MdevDisplayError, match="longer"):
         reader.findings()
-    assert reader.capture(PRIMARY).raw.any()
+    assert captured(reader).raw.any()
     assert reader.pid == pid
 
 
