@@ -48,9 +48,9 @@ def _capture() -> Figure:
     here, there = connect(SCREEN, None, 0), RemoteReader(SCREEN)
     try:
         for _ in range(32):  # until its buffer lies in huge pages
-            there.capture(PRIMARY)
+            there.look(PRIMARY)
         time.sleep(1)
-        isolated, plain = interleaved(lambda: there.capture(PRIMARY), lambda: here.capture(PRIMARY), rounds=31)
+        isolated, plain = interleaved(lambda: there.look(PRIMARY), lambda: here.look(PRIMARY), rounds=31)
     finally:
         there.close()
         here.close()
@@ -71,7 +71,7 @@ def _memory() -> Figure:
     try:
         for reader in (one, two):
             for _ in range(5):
-                reader.capture(PRIMARY)
+                reader.look(PRIMARY)
         private = _memory_of(two)[0]
     finally:
         one.close()
@@ -125,10 +125,10 @@ def _measure(count: int) -> _Many:
         for reader in readers:
             stack.callback(reader.close)
         for reader in readers:
-            reader.capture(PRIMARY)
+            reader.look(PRIMARY)
         before, since = _cpu(readers), time.perf_counter()
         while (now := time.perf_counter()) - since < SECONDS:
-            list(threads.map(lambda reader: reader.capture(PRIMARY), readers))
+            list(threads.map(lambda reader: reader.look(PRIMARY), readers))
             time.sleep(max(0.0, 1 / RATE - (time.perf_counter() - now)))
         spent = (_cpu(readers) - before) / (time.perf_counter() - since)
         memory = [_memory_of(reader) for reader in readers]

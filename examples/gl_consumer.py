@@ -1,14 +1,11 @@
 #!/usr/bin/env python3
 """Show a display in a window that the GPU draws from the vGPU's own memory: no pixel passes through the CPU.
 
-    pip install glfw PyOpenGL
-    gl_consumer.py vm:win10
+    pip install glfw PyOpenGL && gl_consumer.py vm:win10
 
 Every buffer is imported once, as an EGLImage, and kept by its key: what the guest draws into it later is there without
 another call. The GPU that draws the window must be able to read the buffer: for an Intel vGPU it is that very GPU.
-
-Each turn asks for the buffer that is shown now and draws it. Whether it changed is not asked, since telling takes
-reading. The cursor has a plane and a buffer of its own, and is left out.
+Whether the picture changed is not asked, since telling takes reading. The cursor, a plane of its own, is left out.
 """
 
 from __future__ import annotations
@@ -32,10 +29,7 @@ from mdevdisplay.errors import GuestChangingMode, MdevDisplayError, NothingDispl
 from mdevdisplay.surface import SurfaceInfo
 
 PLANE0_MODIFIER_LO = 0x3443  # EGL_DMA_BUF_PLANE0_MODIFIER_LO_EXT, for which PyOpenGL has no name
-
-KEPT = 8
-"""How many images are kept: a guest that flips through ever more buffers must not fill the GPU's memory."""
-
+KEPT = 8  # images: a guest that flips through ever more buffers must not fill the GPU's memory
 VERTEX = """#version 300 es
 out vec2 at;
 void main() {  // one triangle that covers the window; the picture's first row is at the top
@@ -60,14 +54,14 @@ class Images:
         self._known: dict[tuple[int, SurfaceInfo], tuple[object, int]] = {}
         if b"EGL_EXT_image_dma_buf_import_modifiers" not in EGL.eglQueryString(self._egl, EGL.EGL_EXTENSIONS).split():
             raise SystemExit("EGL cannot import dma-bufs into this window; it needs a GPU with DRI3 (X11), or Wayland")
-        self._program = GL.glCreateProgram()
+        program = GL.glCreateProgram()
         for kind, source in ((GL.GL_VERTEX_SHADER, VERTEX), (GL.GL_FRAGMENT_SHADER, FRAGMENT)):
             shader = GL.glCreateShader(kind)
             GL.glShaderSource(shader, source)
             GL.glCompileShader(shader)
-            GL.glAttachShader(self._program, shader)
-        GL.glLinkProgram(self._program)
-        GL.glUseProgram(self._program)
+            GL.glAttachShader(program, shader)
+        GL.glLinkProgram(program)
+        GL.glUseProgram(program)
 
     def draw(self, display: mdevdisplay.Display) -> SurfaceInfo | None:
         """Draw what is shown, as large as the viewport; return None where that is nothing."""
@@ -93,8 +87,8 @@ class Images:
 
     def _import(self, buffer: DmaBuf) -> tuple[object, int]:
         surface = buffer.surface
-        wanted = {EGL.EGL_WIDTH: surface.width, EGL.EGL_HEIGHT: surface.height}
-        wanted[dma.EGL_LINUX_DRM_FOURCC_EXT] = buffer.fourcc
+        size = {EGL.EGL_WIDTH: surface.width, EGL.EGL_HEIGHT: surface.height}
+        wanted = size | {dma.EGL_LINUX_DRM_FOURCC_EXT: buffer.fourcc}
         if surface.width >= 1280 or surface.height > 576:  # heeded for YUV alone; BT.601 otherwise
             wanted[dma.EGL_YUV_COLOR_SPACE_HINT_EXT] = dma.EGL_ITU_REC709_EXT
         for number, plane in enumerate(buffer.planes):
@@ -107,27 +101,26 @@ class Images:
             image = eglCreateImageKHR(self._egl, EGL.EGL_NO_CONTEXT, dma.EGL_LINUX_DMA_BUF_EXT, None, attributes)
         except EGL.EGLError as error:
             raise SystemExit(f"the GPU does not import {surface.describe()}: {error.err}") from error
-        name = b"glEGLImageTargetTexture2DOES"  # PyOpenGL has it, and misses it where there is no desktop OpenGL
-        bind = ctypes.CFUNCTYPE(None, ctypes.c_uint, ctypes.c_void_p)(EGL.eglGetProcAddress(name))
+        # PyOpenGL has this too, but asks a desktop OpenGL for it
+        address = EGL.eglGetProcAddress(b"glEGLImageTargetTexture2DOES")
         texture = GL.glGenTextures(1)
         GL.glBindTexture(EXTERNAL, texture)
-        bind(EXTERNAL, image)
+        ctypes.CFUNCTYPE(None, ctypes.c_uint, ctypes.c_void_p)(address)(EXTERNAL, image)
         self.imports += 1
         return image, texture  # the image holds the memory: the descriptors may be closed
 
 
 def show(display: mdevdisplay.Display) -> None:
     """Draw into a window, once for every frame of the monitor that it is on, until it is closed."""
-    if not glfw.init():
-        raise SystemExit("there is no screen to open a window on")
-    glfw.window_hint(glfw.CLIENT_API, glfw.OPENGL_ES_API)
-    glfw.window_hint(glfw.CONTEXT_CREATION_API, glfw.EGL_CONTEXT_API)
-    glfw.window_hint(glfw.CONTEXT_VERSION_MAJOR, 3)
+    glfw.init()  # says itself why it cannot
+    hints = {glfw.CLIENT_API: glfw.OPENGL_ES_API, glfw.CONTEXT_CREATION_API: glfw.EGL_CONTEXT_API}
+    for hint, value in (hints | {glfw.CONTEXT_VERSION_MAJOR: 3}).items():
+        glfw.window_hint(hint, value)
     size = 1280, 720
     try:
         window = glfw.create_window(*size, f"{display.locator} - mdevdisplay", None, None)
         if not window:
-            raise SystemExit("there is no window with OpenGL ES 3 by EGL here")
+            raise SystemExit("no window can be opened here, or none with OpenGL ES 3 by EGL")
         glfw.make_context_current(window)
         images = Images()
         while not glfw.window_should_close(window):

@@ -45,8 +45,8 @@ class Window(QWidget):
         """Take the newest picture."""
         try:
             picture = self._stream.latest()
-        except TimedOut as error:  # it is asked again
-            self._say(str(error))
+        except TimedOut:  # the driver is asked again; the last picture stays
+            pass
         except MdevDisplayError as error:  # there will be no more
             self._notifier.setEnabled(False)
             self._say(str(error))
@@ -66,11 +66,10 @@ class Window(QWidget):
             return
         self._image = QImage(pixels.data, frame.width, frame.height, 4 * frame.width, QImage.Format.Format_RGB32)
         self.setFixedSize(frame.width, frame.height)
-        if before is not None and frame.serial == before.serial + 1 and not frame.flags & mdevdisplay.FrameFlags.STALE:
-            for rect in frame.damage:
-                self.update(QRect(rect.x, rect.y, rect.width, rect.height))
-        else:  # the first, or Qt was slow and missed some: their damage is not in this one's
+        if before is None:
             self.update()
+        for rect in frame.damage:  # that of pictures which Qt was too slow to take is in it
+            self.update(QRect(rect.x, rect.y, rect.width, rect.height))
 
     def _say(self, word: str) -> None:
         self._image, self._frame = QImage(), None

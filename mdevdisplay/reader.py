@@ -40,6 +40,8 @@ __all__ = ["WAIT_SLICE", "Readability", "Reader", "nothing_displayed", "same_pix
 WAIT_SLICE = 0.05
 """Seconds that a source which announces its changes is waited for at a time: others may want the display too."""
 _TRIES = 3
+_PASSING = FrameFlags.STALE | FrameFlags.TORN
+"""What may be wrong with a frame and right with the next of the same pixels."""
 
 
 @attrs.frozen(kw_only=True)
@@ -147,7 +149,9 @@ class Reader:
             if isinstance(last, Blank) and last.serial == live.serial:
                 return last
             return Blank(serial=live.serial, timestamp=time.monotonic())
-        if isinstance(last, Frame) and last.serial == live.serial and FrameFlags.STALE not in last.flags:
+        if isinstance(last, Frame) and last.serial == live.serial and not last.flags & _PASSING:
+            return last
+        if isinstance(last, Frame) and last.serial == live.serial and torn and FrameFlags.STALE not in last.flags:
             return last
         return self._frame(plane, torn=torn, last=last)
 
@@ -249,8 +253,12 @@ class Reader:
 
     def wait_update(self, seen: int) -> int:
         """Wait a moment for more announcements than ``seen``; return how many there have been."""
-        if self._announced == seen and self.backend.wait_update(WAIT_SLICE):
-            self._announced += 1
+        if self._announced == seen:
+            begin = time.monotonic()
+            if self.backend.wait_update(WAIT_SLICE):
+                self._announced += 1
+            else:  # a backend that does not wait must not make us spin
+                time.sleep(max(0.0, begin + WAIT_SLICE - time.monotonic()))
         return self._announced
 
     def findings(self) -> tuple[Finding, ...]:

@@ -136,12 +136,14 @@ class ReconnectingReader:
     def _look(self, reader: DisplayReader, kind: _Kind, last: Frame | Blank | None) -> Frame | Blank:
         """Look with one reader, whose serials begin at 1: they are counted on from where the last reader's ended."""
         plane, cursor = kind
+        base = self._bases.setdefault(kind, self._serials.get(kind, 0))
         known = self._theirs.get(kind) if _is_same(last, self._ours.get(kind)) else None
+        if known is None and isinstance(last, Frame) and last.serial > base and not _is_stale(last):
+            known = last.evolve(serial=last.serial - base)  # another stream's: for its damage
         picture = reader.look(plane, known, cursor=cursor)
         self._away_as.pop(kind, None)
         if known is not None and picture is known and last is not None:
             return last
-        base = self._bases.setdefault(kind, self._serials.get(kind, 0))
         self._theirs[kind] = picture
         ours = picture if not base else _counted_on(picture, base)
         self._ours[kind] = ours

@@ -39,7 +39,8 @@ class FrameStream(Iterator[Picture]):
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._event = -1
-        self._newest: Picture | TimedOut | None = None
+        self._newest: Picture | None = None
+        self._late: TimedOut | None = None
         self._fatal: BaseException | None = None
 
     @property
@@ -101,9 +102,12 @@ class FrameStream(Iterator[Picture]):
             if self._event >= 0:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._event)
+            late, self._late = self._late, None
+            if late is not None:
+                if self._newest is not None and self._event >= 0:
+                    os.eventfd_write(self._event, 1)  # it is to come yet
+                raise late
             newest, self._newest = self._newest, None
-        if isinstance(newest, TimedOut):
-            raise newest
         return newest
 
     def pump(self) -> bool:
@@ -126,8 +130,11 @@ class FrameStream(Iterator[Picture]):
             if self._ended.is_set():
                 return False
             self._fatal = fatal
+            if isinstance(picture, TimedOut):
+                self._late = picture
+            elif picture is not None:
+                self._newest = _joined(self._newest, picture)
             if picture is not None or fatal is not None:
-                self._newest = picture
                 os.eventfd_write(self._event, 1)
         return fatal is None
 
@@ -160,6 +167,17 @@ class FrameStream(Iterator[Picture]):
         if getattr(self, "_event", -1) >= 0:
             self.close()
             self._release()
+
+
+def _joined(skipped: Picture | None, picture: Picture) -> Picture:
+    """Return a picture with the damage of the one that nobody fetched before it came."""
+    if (
+        isinstance(skipped, Frame)
+        and isinstance(picture, Frame)
+        and skipped.changed_tiles.shape == picture.changed_tiles.shape
+    ):
+        return picture.evolve(changed=picture.changed_tiles | skipped.changed_tiles)
+    return picture
 
 
 def _pause(ended: threading.Event, follower: Follower, wait: Wait | None) -> bool:

@@ -407,7 +407,7 @@ def test_a_forgotten_stream_ends_with_its_display() -> None:
 def test_a_loop_keeps_no_more_than_the_last_picture(display: Display) -> None:
     """The stream holds the picture that the next one is compared with, and none of those before that were dropped."""
     with display.frames(max_fps=500) as stream:
-        references = []
+        references: list[weakref.ref[Frame | Blank]] = []
         while len(references) < 5:
             assert select.select([stream], [], [], 30)[0]
             picture = stream.latest()

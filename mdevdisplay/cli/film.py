@@ -23,6 +23,8 @@ Picture = Frame | Blank
 
 MOST_NOTES = 100
 """Lines about changes of the picture's size: a guest may change it with every frame."""
+_LONGEST = 3600.0
+"""Seconds of one poll(2), which takes milliseconds as an int."""
 
 
 def say(locator: str, text: str) -> None:
@@ -134,6 +136,8 @@ def _wait(ends: tuple[int, ...], until: float, news: int | None = None) -> bool:
     poll.register(sink, 0)  # errors and hang-ups alone
     if news is not None:
         poll.register(news, select.POLLIN)
-    left = max(0.0, until - time.monotonic())
-    ready = [fd for fd, _ in poll.poll(None if left == math.inf else left * 1000)]
-    return ready == [news] if news is not None else not ready
+    while True:
+        left = max(0.0, until - time.monotonic())
+        ready = [fd for fd, _ in poll.poll(min(left, _LONGEST) * 1000)]
+        if ready or left <= _LONGEST:
+            return ready == [news] if news is not None else not ready

@@ -72,7 +72,7 @@ def _show(display: Display, plane: PlaneType, fps: float, most: int | None, *, c
     from rich.live import Live
 
     with (
-        display.frames(plane=plane, max_fps=fps, cursor=cursor) as stream,
+        display.frames(plane=plane, max_fps=fps, cursor=cursor, repeat=True) as stream,  # the clock goes on
         Live(screen=True, auto_refresh=False) as live,
     ):
         for count, picture in enumerate(stream, start=1):

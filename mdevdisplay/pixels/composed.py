@@ -119,14 +119,8 @@ class ComposedPicture:
 
     def _frame(self, primary: Frame, cursor: _Cursor | None, flags: FrameFlags, last: Picture | None) -> Frame:
         pixels = primary.decoded
-        if cursor is not None and not convert.is_decodable(primary.surface):
-            # a backend has decoded them, or nobody can, which `pixels` says
-            pixels = None if pixels is None else cursor.over(pixels.copy())
-        elif cursor is not None:
-            pixels = None
-        elif pixels is not None:  # whoever draws on a frame must not draw on the next
-            pixels = pixels.view()
-            pixels.flags.writeable = False
+        if cursor is not None and pixels is not None:
+            pixels = cursor.over(pixels.copy())
         return Frame(
             primary.raw,
             primary.surface,

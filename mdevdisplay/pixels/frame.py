@@ -91,6 +91,7 @@ class Frame:
     __slots__ = (
         "__weakref__",
         "_changed",
+        "_given",
         "_overlay",
         "_pixels",
         "device",
@@ -123,7 +124,7 @@ class Frame:
             timestamp: see the attribute.
             flags: see the attribute.
             device: the locator for messages.
-            pixels: decoded ones, of a format that only a backend knows.
+            pixels: decoded ones, by a backend or a GPU.
             changed: the tiles that changed since the frame before; None for all.
             overlay: what is drawn over the pixels: the cursor.
         """
@@ -133,7 +134,8 @@ class Frame:
         self.timestamp = timestamp
         self.flags = flags
         self.device = device
-        self._pixels = pixels
+        self._given = pixels
+        self._pixels: Pixels | None = None
         self._changed = changed
         self._overlay = overlay
 
@@ -168,9 +170,9 @@ class Frame:
             UnsupportedModifier, UnsupportedFormat: the pixels cannot be converted.
         """
         if self._pixels is None:
-            self._pixels = self._convert(None)
-        if not self._pixels.flags.writeable:  # they are `raw` itself
-            self._pixels = self._pixels.copy()
+            pixels = self._convert(None) if self._given is None else self._given
+            # what is `raw` itself, or somebody else's too, is not to be drawn on
+            self._pixels = pixels.copy() if pixels is self.raw or pixels is self._given else pixels
         return self._pixels
 
     def _convert(self, matrix: Matrix | None) -> Pixels:
@@ -179,8 +181,8 @@ class Frame:
 
     @property
     def decoded(self) -> Pixels | None:
-        """`pixels` where they were made already, by the backend or at the first use; else None."""
-        return self._pixels
+        """The pixels as a backend or a GPU has decoded them, not to be drawn on; None where the framework converts."""
+        return self._given
 
     def marked(self, flags: FrameFlags) -> Frame:
         """Return the same picture with more flags, and no damage."""
@@ -193,7 +195,7 @@ class Frame:
             "timestamp": self.timestamp,
             "flags": self.flags,
             "device": self.device,
-            "pixels": self._pixels,
+            "pixels": self._given,
             "changed": self._changed,
             "overlay": self._overlay,
         }
@@ -216,7 +218,7 @@ class Frame:
         if matrix is not None and self.surface.fourcc in FOURCCS and self.raw.shape[2:] != (4,):  # else no YUV any more
             return self.evolve(pixels=self._convert(matrix)).to_ndarray(format)
         if format == "rgb24":
-            if self._pixels is None and self._overlay is None and convert.is_decodable(self.surface):
+            if self._pixels is None and self._given is None and self._overlay is None and convert.is_decodable(self.surface):
                 return convert.to_rgb(self.raw, self.surface, self.device)
             return convert.bgra_to_rgb(self.pixels)
         if format == "rgba":

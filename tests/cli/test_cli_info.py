@@ -30,6 +30,7 @@ BACKEND = ["name", "distribution", "version", "score", "reason", "others"]
 PLANE = [
     *("format", "format_name", "modifier", "modifier_number", "width", "height", "stride", "size", "offset", "x", "y"),
     *("x_hot", "y_hot", "dmabuf_id", "region_index", "read_by", "not_readable_because"),
+    "not_mapped_because",
 ]
 EDID = ["size", "max_size", "max_width", "max_height", "link", "valid", "hex"]
 ERROR = ["cause", "message", "device", "hint", "errno", "exit_status"]
@@ -74,7 +75,7 @@ def test_the_json_has_every_field() -> None:
     assert (primary["format"], primary["format_name"]) == ("XR24", "XRGB8888")
     assert (primary["modifier"], primary["modifier_number"]) == ("LINEAR", 0)
     assert (primary["width"], primary["height"], primary["stride"]) == (1280, 720, 5120)
-    assert (primary["read_by"], primary["not_readable_because"]) == ("region", "")
+    assert (primary["read_by"], primary["not_readable_because"], primary["not_mapped_because"]) == ("region", "", "")
     [finding] = display["findings"]
     assert list(finding) == ["cause", "evidence", "remedy"]
 
@@ -85,8 +86,11 @@ def test_the_json_has_every_field() -> None:
         ("via=dmabuf", "dma-buf", ""),
         ("via=region", "region", ""),
         ("via=dmabuf,fault=dmabuf-enodev", "", "ENODEV"),
-        ("modifier=X_TILED", "", "I915_X_TILED"),
-        ("format=NV12", "", "NV12"),
+        ("modifier=X_TILED", "region", ""),
+        ("format=NV12", "region", ""),
+        ("modifier=0x0100000000000004", "", "I915_Y_TILED_CCS"),
+        ("modifier=Y_TILED,format=NV12", "", "I915_Y_TILED"),
+        ("format=C8", "", "palette"),
         ("fault=unknown-fourcc", "", "SIM0"),
         ("fault=small-buffer", "", "bytes"),
     ],
@@ -172,7 +176,7 @@ def test_an_edid_is_described(kernel: FakeKernel) -> None:
 
 
 def test_dmabuf_devices_say_what_to_do(kernel: FakeKernel) -> None:
-    """GVT-g: no CPU maps its buffers, and the description says what can be done."""
+    """GVT-g without its GPU: no CPU maps its buffers, no GPU is there, and the description says what can be done."""
     device = kernel.add(Gvt(needs_vm=False))
     device.show(128, 64, modifier=0x0100_0000_0000_0002)
     device.show_cursor(3, 4, hot=(1, 2))
@@ -180,7 +184,9 @@ def test_dmabuf_devices_say_what_to_do(kernel: FakeKernel) -> None:
     assert display["planes"]["primary"]["modifier"] == "I915_Y_TILED"
     assert display["planes"]["cursor"]["x_hot"] == 1
     assert display["planes"]["primary"]["dmabuf_id"] is not None
-    assert "import the dma-buf" in display["planes"]["primary"]["not_readable_because"]
+    why = display["planes"]["primary"]["not_readable_because"]
+    assert "exported by i915 failed: ENODEV" in why
+    assert "hand the dma-buf on" in why
     assert "at 3,4, hotspot 1,2" in here("info", device.name).stdout
 
 

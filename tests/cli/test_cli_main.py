@@ -21,7 +21,7 @@ from cli.helpers import PROGRAM, environment, here, here_json, powerless, run
 from mdevdisplay.cli.output import printable
 from mdevdisplay.testing import FakeKernel, Mdpy, Nvidia
 
-COMMANDS = ["completion", "info", "list", "plugins", "screenshot", "watch"]
+COMMANDS = ["completion", "info", "list", "plugins", "screenshot", "stream", "watch"]
 ERROR = ["cause", "message", "device", "hint", "errno", "exit_status"]
 
 
@@ -65,7 +65,7 @@ def test_every_command_has_help(command: str) -> None:
 def test_every_module_with_a_command_is_one() -> None:
     """A command that is written and not named would be forgotten in silence."""
     modules = {module.name for module in pkgutil.iter_modules(mdevdisplay.cli.__path__)}
-    helpers = {"failure", "options", "output"}
+    helpers = {"beat", "failure", "film", "options", "output", "sink", "video"}
     assert modules - helpers == set(COMMANDS)
     assert mdevdisplay.cli.cli.list_commands(click.Context(mdevdisplay.cli.cli)) == COMMANDS
 

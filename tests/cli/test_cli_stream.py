@@ -226,7 +226,8 @@ def test_changes_alone() -> None:
     numbers = [read_counter(frame) for frame in ppm_frames(moving)]
     assert len(numbers) == 12
     assert numbers == sorted(set(numbers))
-    raw, said = streamed("sim:64x64,step=2", "--format", "raw", "--changes", "--frames", "3", "--fps", "100")
+    arguments = ("sim:64x64,step=2", "--format", "raw", "--changes", "--frames", "3", "--fps", "100")
+    raw, said = streamed(*arguments, "--seconds", "1e12")
     assert len(raw) == 3 * 64 * 64 * 4
     assert said.endswith("bgra, 64x64, a frame for each change\n")
 

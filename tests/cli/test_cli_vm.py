@@ -13,6 +13,7 @@ from rich.console import Console
 import mdevdisplay
 from cli.helpers import here, here_json, run_json
 from mdevdisplay.cli import watch
+from mdevdisplay.errors import VmGone
 from mdevdisplay.host import attach
 from mdevdisplay.pixels.frame import Blank
 from mdevdisplay.testing import FakeKernel, Mdpy
@@ -110,9 +111,9 @@ def test_what_cannot_come_back_is_wrong_usage(kernel: FakeKernel) -> None:
 
 def test_watching_says_what_it_waits_for() -> None:
     """A VM that is away is not the same as a dark screen."""
-    with mdevdisplay.open("sim:640x480") as display:
-        for cause, words in (("vm-gone", "waiting for the VM to come back"), ("", "nothing displayed")):
-            console = Console(width=100, height=10, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-            console.print(watch._page(display, Blank(serial=1, timestamp=0, cause=cause)))
+    away = VmGone("the VM has not come back yet", device="sim:")
+    with mdevdisplay.open("sim:640x480") as display, Path(os.devnull).open("w") as nowhere:
+        for error, words in ((away, "waiting for the VM to come back"), (None, "nothing displayed")):
+            console = Console(width=100, height=10, record=True, file=nowhere)
+            console.print(watch._page(display, Blank(serial=1, timestamp=0, error=error)))
             assert words in console.export_text()
-            console.file.close()

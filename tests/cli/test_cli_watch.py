@@ -109,11 +109,22 @@ def test_it_follows_the_display(watches: list[Watch]) -> None:
     watch.wait_for(lambda: watch.title.endswith("320x200 XR24"))
 
 
-def test_a_number_of_looks() -> None:
-    """--frames ends it by itself."""
-    watch = Watch("sim:64x64", "--frames", "2", "--fps", "60")
+@pytest.mark.parametrize("locator", ["sim:64x64", "sim:64x64,fps=0", "sim:64x64,blank=2-99,step=2"])
+def test_a_number_of_looks(locator: str) -> None:
+    """--frames ends it by itself, also where nothing changes any more: each look counts."""
+    watch = Watch(locator, "--frames", "5", "--fps", "60")
     assert watch.end() == 0
     assert watch.raw.endswith(RESTORED)
+    assert bool(watch.cells()) is ("blank" not in locator)
+
+
+def test_the_clock_goes_on_while_nothing_changes(watches: list[Watch]) -> None:
+    """A picture that stands still is told from a program that hangs."""
+    watch = Watch("sim:64x64,fps=0", "--fps", "20")
+    watches.append(watch)
+    watch.wait_for(watch.cells)
+    before = watch.title
+    watch.wait_for(lambda: watch.title != before and watch.title.endswith("64x64 XR24"))
     assert watch.cells()
 
 

@@ -2,8 +2,8 @@
 
     qt_user.py FILE TIMES light|dark EXAMPLE ARGUMENTS…
 
-The user waits until the window has been painted so often and has a picture (or has none), now and then holds Qt up,
-saves to FILE what is on the screen and how many pixels were painted each time, and closes the window.
+The user waits until the window has been painted so often and has a picture, or has had none for a while, now and then
+holds Qt up, saves to FILE what is on the screen and how many pixels were painted each time, and closes the window.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class User(QObject):
     def look(self) -> None:
         self.turns += 1
         if self.turns % 20 == 0:
-            time.sleep(0.15)
-        elif len(self.painted) >= self.times:
+            time.sleep(0.5)
+        elif len(self.painted) >= self.times and (self.light or self.turns > 80):
             screen = on_screen(self.window)
             if (screen[..., :3].mean() > 20) == self.light:
                 self.timer.stop()

@@ -9,7 +9,7 @@ import attrs
 from hostile.choices import Choices
 from mdevdisplay.formats import X_TILED, Y_TILED, YF_TILED, fourcc, lookup, minimum_size, tiling
 
-__all__ = ["CODES", "MODIFIERS", "NUMBERS", "Plane", "some_plane"]
+__all__ = ["CODES", "MODIFIERS", "NUMBERS", "Plane", "some_plane", "sound"]
 
 CODES = (
     *("XR24", "RG16", "AR24", "XB24", "AB24", "RG24", "XR30", "XB30"),
@@ -62,7 +62,7 @@ class Plane:
         return minimum_size(layout, self.width, self.height, self.stride, self.modifier)
 
 
-def sound(code: str, width: int, height: int, modifier: int = 0, padding: int = 0, **more: int) -> Plane:
+def sound(code: str, width: int, height: int, modifier: int = 0, padding: int = 0) -> Plane:
     """Return a plane whose numbers add up."""
     layout = lookup(fourcc(code))
     stride = (width * 4 if layout is None else layout.minimum_stride(width)) + padding
@@ -70,7 +70,7 @@ def sound(code: str, width: int, height: int, modifier: int = 0, padding: int = 
     if tile is not None:
         stride = -(-stride // tile.width) * tile.width
     plane = Plane(fourcc=fourcc(code), modifier=modifier, width=width, height=height, stride=stride)
-    return attrs.evolve(plane, size=stride * height if layout is None else plane.needed, **more)
+    return attrs.evolve(plane, size=stride * height if layout is None else plane.needed)
 
 
 def some_plane(choices: Choices, *, cursor: bool = False) -> Plane:
@@ -85,7 +85,7 @@ def some_plane(choices: Choices, *, cursor: bool = False) -> Plane:
     while plane.needed > _LARGEST:
         height = max(1, height // 2)
         plane = sound(code, width, height, modifier, padding)
-    more: dict[str, int] = {"number": 1 + choices.number(2), "size": plane.size + choices.of((0, 0, 1, 4096, 100_000))}
+    more: dict[str, int] = {"number": choices.of((1, 1, 1, 1, 2, 2, 3)), "size": plane.size + choices.of((0, 0, 1, 4096, 100_000))}
     if cursor:
         more |= {"x": choices.number(255), "y": choices.number(255), "number": 2}
         if choices.often():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import base64
 import fcntl
 import gc
@@ -17,6 +18,7 @@ from hostile.choices import Choices
 from hostile.driver import LOCATOR, check_error, check_pixels
 from hostile.guards import Guards
 from hostile.planes import some_plane
+from mdevdisplay.formats import lookup
 from mdevdisplay.errors import MdevDisplayError
 from mdevdisplay.pixels.frame import Frame
 from mdevdisplay.surface import PlaneType
@@ -55,18 +57,22 @@ class _Puppet:
         self.buffers: dict[int, int] = {}
         self._next = 0
 
-    def prepare(self, connection: Link) -> None:
-        """Write the answers to the next questions."""
-        for ahead in range(1, 5):
-            self._say(self._answer() | {"id": connection._number + ahead})
+    def prepare(self, connection: Link, what: str, *, small: bool) -> None:
+        """Write the answers to the next questions: a picture, or how many bytes it takes where the buffer is small."""
+        first = connection._number + 1
+        for ahead in range(6 if what == "both" else 3):
+            body = self._answer(small=small and not ahead % 2) | {"id": first + ahead}
+            self._say(body, descriptors=what in ("pin", "dmabuf") and not ahead)
 
-    def _say(self, body: Body) -> None:
+    def _say(self, body: Body, *, descriptors: bool = False) -> None:
         choices = self.choices
-        _spoil(choices, body)
+        if choices.rarely():
+            _spoil(choices, body)
         data = json.dumps(body).encode()
         if choices.rarely():
             data = choices.bytes(choices.number(60)) if choices.often() else data[: choices.number(len(data))]
-        fds = self._descriptors()
+        count = choices.of((1, 1, 1, 0, 2, 3)) if descriptors or choices.rarely() else 0
+        fds = [self._descriptor() for _ in range(count)]
         try:
             socket.send_fds(self._ours, [data or b"{"], fds, socket.MSG_DONTWAIT)
         except BlockingIOError:  # it was not asked so often
@@ -75,21 +81,18 @@ class _Puppet:
             for fd in fds:
                 os.close(fd)
 
-    def _descriptors(self) -> list[int]:
-        return [self._descriptor() for _ in range(self.choices.of((0, 0, 1, 1, 1, 2, 3)))]
-
     def _descriptor(self) -> int:
         if self.choices.rarely():
             return os.open(os.devnull, os.O_RDONLY)
         fd = os.memfd_create("puppet", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        size = self.choices.of((0, 1, 4096, 8192, 65536, 1 << 17))
+        size = self.choices.of((1 << 17, 65536, 8192, 4096, 1, 0))
         os.truncate(fd, size)
         self.guards.may_need(size)
         if not self.choices.rarely():
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         return fd
 
-    def _answer(self) -> Body:
+    def _answer(self, *, small: bool) -> Body:
         choices = self.choices
         plane = some_plane(choices, cursor=choices.rarely())
         surface: Body = {"plane": choices.of((1, 1, 2, 0)), "offset": choices.of((0, 0, 0, 1, 64, 4096)), "output": 0}
@@ -99,10 +102,14 @@ class _Puppet:
             value = getattr(plane, name)
             surface[name] = None if value == HOTSPOT_UNKNOWN else value
         surface |= {"dmabuf_id": None, "region_index": None}
-        if choices.often():
+        if choices.rarely():
             _spoil(choices, surface)
-        layout_size = plane.needed
-        packed = max(1, plane.width * 4 * plane.height) if choices.rarely() else layout_size
+        packed = plane.needed
+        layout = lookup(plane.fourcc)
+        if layout is not None and not plane.modifier:
+            packed = layout.minimum_stride(plane.width) * layout.rows(plane.height)
+        if choices.rarely():
+            packed += choices.of((1, -1, 4096))
         count = max(0, -(-plane.width // 64) * -(-plane.height // 64))
         body: Body = {
             "surface": surface,
@@ -120,9 +127,11 @@ class _Puppet:
             "findings": [{"cause": "c", "evidence": "e", "remedy": ""}] * choices.number(3),
             "edid": {"blob": "AAAA", "max_size": 1, "max_xres": 1, "max_yres": 1, "link_up": None},
         }
-        what = choices.number(11)
+        what = choices.number(31)
+        if small:
+            body["need"] = choices.of((_LARGEST, _LARGEST, packed, 1)) if choices.rarely() else _LARGEST
         if what == 1:
-            body["need"] = choices.of((packed, layout_size, 1, _LARGEST, 4096))
+            body["need"] = choices.of((packed, plane.needed, 1, _LARGEST, 4096))
         elif what == 2:
             body["surface"] = choices.of((None, True))
         elif what == 3:
@@ -144,11 +153,12 @@ class _Puppet:
             data = b"?"
             while data:
                 try:
-                    data, fds, _, _ = socket.recv_fds(end, 1 << 17, 8, socket.MSG_DONTWAIT)
+                    data, ancillary, _, _ = end.recvmsg(1 << 17, 256, socket.MSG_DONTWAIT)
                 except OSError:  # there is no more, or it is closed
                     break
-                for fd in fds:
-                    os.close(fd)
+                for _, _, content in ancillary:
+                    for fd in array.array("i", content):
+                        os.close(fd)
 
     def close(self) -> None:
         """Close this side, and what is left of the other."""
@@ -197,7 +207,10 @@ def _ask(reader: _Reader, puppet: _Puppet, last: dict[PlaneType, Any]) -> int:
     """Ask for one thing; return how many frames came."""
     choices = puppet.choices
     plane = choices.of(_PLANES)
-    what = choices.of(("look", "look", "look", "both", "pin", "dmabuf", "surface", "edid", "readability", "wait", "findings"))
+    what = choices.of(("look", "look", "look", "look", "both", "pin", "dmabuf", "surface", "edid", "readability", "wait", "findings"))
+    puppet.drain()
+    assert reader._link is not None
+    puppet.prepare(reader._link, what, small=not reader._sizes.get(plane))
     if what in ("look", "both"):
         both = what == "both"
         picture = reader.look(PlaneType.PRIMARY if both else plane, None if both else last.get(plane), cursor=both)
@@ -247,8 +260,6 @@ def talk(choices: Choices) -> int:
             reader = _Reader(puppet)
             last: dict[PlaneType, Any] = {}
             while choices.left and reader._link is not None:
-                puppet.drain()
-                puppet.prepare(reader._link)
                 try:
                     frames += _ask(reader, puppet, last)
                 except MdevDisplayError as error:

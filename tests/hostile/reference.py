@@ -9,9 +9,10 @@ from fractions import Fraction
 
 from mdevdisplay.surface import SurfaceInfo
 
-__all__ = ["blended", "known", "pixel", "some_places"]
+__all__ = ["Colour", "blended", "known", "pixel", "some_places"]
 
 Colour = tuple[int, int, int, int]
+"""Red, green, blue and alpha."""
 
 _X, _Y, _YF = (0x0100_0000_0000_0000 | number for number in (1, 2, 3))
 _BYTES = {"XR24": 4, "AR24": 4, "XB24": 4, "AB24": 4, "RG24": 3, "RG16": 2, "XR30": 4, "XB30": 4}

@@ -35,7 +35,10 @@ def test_a_vm_with_two_cdevs() -> None:
                     assert np.array_equal(display.capture().raw, expected_picture(*pictures[name]))
         assert vm.longest_gap(since) < 5
         assert vm.log() == []
-        with mdevdisplay.open(vm.mdevs[0], timeout=60) as display, display.frames(max_fps=200) as stream:
+        with (
+            mdevdisplay.open(vm.mdevs[0], timeout=60) as display,
+            display.frames(max_fps=200, repeat=True) as stream,
+        ):
             next(stream)
             vm.kill()
             with pytest.raises(VmGone):

@@ -163,7 +163,7 @@ def test_dmabufs_are_handed_out_once_a_buffer(make_mdev: Callable[[str], str], g
 
 
 def test_the_dmabuf_backend_says_what_to_do(make_mdev: Callable[[str], str]) -> None:
-    """Forced, it names the exporter whose buffers cannot be mapped and the backend that reads the pixels."""
+    """Forced, it names the exporter whose buffers neither CPU nor GPU reads, and the backend that reads the pixels."""
     name = make_mdev("mbochs-small")
     with mdevdisplay.open(name) as display:
         set_mode(device_of(display), 640, 480)
@@ -171,7 +171,7 @@ def test_the_dmabuf_backend_says_what_to_do(make_mdev: Callable[[str], str]) -> 
     assert result.returncode == 1
     assert b"exported by mbochs failed: EINVAL" in result.stderr
     assert b"--backend mbochs" in result.stderr
-    assert b"[not-mappable]" in result.stderr
+    assert b"[no-render-node]" in result.stderr
     facts = json.loads(run_cli("info", name, "--backend", "intel_gvt", "--json").stdout)["display"]
     assert facts["planes"]["primary"]["read_by"] == ""
     assert "--backend mbochs" in facts["planes"]["primary"]["not_readable_because"]

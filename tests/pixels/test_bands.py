@@ -220,7 +220,14 @@ def test_only_the_tiles_of_the_mask_are_copied(source: FakeSource, seed: int) ->
     mask = np.random.default_rng(seed).random(bands.shape) < 0.4
     if mask.sum() > mask.size // 2:
         return
-    target = np.zeros(layout.minimum_stride(surface.width) * layout.rows(surface.height), np.uint8)
-    bands.copy_packed(target, np.full(source.extent, 255, np.uint8), mask)
-    blank = np.zeros(layout.rows(surface.height) * surface.stride, np.uint8)
-    assert np.array_equal(tiles_changed(blank, _unpacked(target, source), surface), mask)
+    rows, length = layout.rows(surface.height), layout.minimum_stride(surface.width)
+    target = np.zeros((rows, length), np.uint8)
+    bands.copy_packed(target.reshape(-1), np.full(source.extent, 255, np.uint8), mask)
+    expected = np.zeros_like(target)
+    size = 64 * layout.block_bytes // layout.block_width
+    for row, column in np.argwhere(mask).tolist():
+        place = slice(column * size, (column + 1) * size)
+        expected[: surface.height][row * 64 : (row + 1) * 64, place] = 255
+        if layout.chroma:
+            expected[surface.height :][row * 32 : (row + 1) * 32, place] = 255
+    assert np.array_equal(target, expected)

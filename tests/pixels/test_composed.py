@@ -258,6 +258,18 @@ def test_a_cursor_that_cannot_be_read_is_missing_and_the_screen_comes(screen: Sc
     assert np.array_equal(again.pixels, screen.expected())
 
 
+def test_a_flag_alone_is_a_change(screen: Screen) -> None:
+    """A cursor that was hidden, and now cannot be read: nothing is drawn otherwise, and the consumer hears of it."""
+    screen.cursor.show(None)
+    first = screen.look()
+    screen.cursor.error = BadSurface("numbers")
+    second = screen.look(first)
+    assert (second.flags, second.damage) == (FrameFlags.CURSOR_MISSING, ())
+    assert second.serial == first.serial + 1
+    screen.cursor.error = None
+    assert screen.look(second).flags is FrameFlags.NONE
+
+
 def test_a_cursor_that_cannot_be_decoded_or_is_far_too_large_is_missing(screen: Screen) -> None:
     """A format that nobody knows, and an image of 2049 pixels."""
     screen.cursor.code = "SIM0"

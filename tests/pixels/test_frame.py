@@ -45,11 +45,14 @@ def test_pixels_are_ours_to_draw_on(code: str) -> None:
     assert not np.shares_memory(frame.pixels, frame.raw)
 
 
-def test_what_is_ar24_and_ours_already_is_not_copied() -> None:
-    """B, G, R, A in memory that may be written costs nothing."""
+def test_drawing_on_the_pixels_leaves_raw_alone() -> None:
+    """Also where the driver's own layout is B, G, R, A already."""
     raw = np.random.default_rng(6).integers(0, 256, (HEIGHT, WIDTH, 4), np.uint8)
     frame = Frame(raw, frame_of("AR24").surface)
-    assert frame.pixels is frame.raw
+    before = raw.copy()
+    assert np.array_equal(frame.pixels, before)
+    frame.pixels[:] = 0
+    assert np.array_equal(frame.raw, before)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,10 @@ def test_decoded_pixels_are_the_frames() -> None:
     """What a backend made of a format of its own is what every use of the frame shows; raw stays as it was."""
     made = np.full((HEIGHT, WIDTH, 4), 9, np.uint8)
     frame = frame_of("ACME", pixels=made)
-    assert frame.pixels is made
+    frame.pixels[0, 0] = 1
+    assert (frame.pixels[0, 0] == 1).all()
+    assert (made == 9).all()
+    frame = frame.evolve(serial=2)
     assert (frame.to_ndarray("rgb24") == 9).all()
     assert (frame.to_ndarray("rgba") == 9).all()
     assert frame.raw.tobytes() == frame_of("ACME").raw.tobytes()
