@@ -46,6 +46,7 @@ $(READY): pyproject.toml tools/make-venv
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(DEV): $(READY)
+$(DEV): $(READY) tools/system-packages
+	tools/system-packages
 	$(BIN)/python -m pip install --quiet --group dev
 	touch $@

@@ -236,8 +236,8 @@ def test_what_changes_between_query_and_copy(kind: str, then: str, query: int, c
 
 SAME_BYTES = {
     "X tiles": (sound("XR24", 100, 16, X_TILED), {"stride": 1024}),
-    "Y tiles": (sound("RG16", 100, 70, Y_TILED), {"stride": 384}),
-    "Yf tiles": (sound("AR24", 100, 70, YF_TILED), {"stride": 896}),
+    "Y tiles": (sound("RG16", 100, 40, Y_TILED), {"stride": 384}),
+    "Yf tiles": (sound("AR24", 100, 30, YF_TILED), {"stride": 896}),
     "an unknown format": (sound("ACME", 40, 40), {"stride": 80, "width": 20, "height": 80}),
     "an unknown format of another size": (sound("ACME", 40, 40), {"size": MEMORY}),
     "tiles in a larger buffer": (sound("XR24", 100, 16, X_TILED), {"size": MEMORY}),
@@ -266,7 +266,7 @@ def test_what_a_guest_draws_is_seen(
     code: str, modifier: int, cached: bool, drawn: list[list[tuple[int, bytes]]]
 ) -> None:
     """Every look shows what is there then, and nothing changes outside of the damage. `run` compares both."""
-    plane = sound(code, 130, 70, 0 if code in ("NV12", "P010") else modifier, padding=8)
+    plane = sound(code, 120, 70, 0 if code in ("NV12", "P010") else modifier, padding=8)
     steps = [Step(events=tuple(Event(poke=poke) for poke in pokes)) for pokes in drawn]
     both = [attrs.evolve(step, look="both") for step in steps]
     outcomes = run(display(plane, cached=cached, steps=(Step(), *steps, *both)))

@@ -46,7 +46,6 @@ def importer_for(dmabuf: DmaBuf, *, parent: str, device: str, software: bool = T
         raise NotMappable(
             f"no GPU of this host has exported it (its exporter is {exporter or 'not known'})",
             device=device,
-            hint="hand the dma-buf on to a program that takes it",
             cause="no-render-node",
         )
     return GpuImporter(node, device=device)

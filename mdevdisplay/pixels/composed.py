@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mdevdisplay.errors import Closed, DeviceGone, MdevDisplayError, TimedOut, WorkerDied
-from mdevdisplay.pixels import convert
 from mdevdisplay.pixels.cursor import Placement, compose, is_primary_again, place, rects_touched
 from mdevdisplay.pixels.damage import Damage, Mask, tiles_touched
 from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags

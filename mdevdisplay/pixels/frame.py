@@ -48,7 +48,7 @@ class Blank:
 
     Attributes:
         serial: counts what the plane showed, see `Frame`.
-        timestamp: seconds of time.monotonic() at which it was seen first.
+        timestamp: seconds of time.monotonic() at which it was looked at.
         error: None where the plane shows nothing; of a display that reconnects what keeps it from being read.
     """
 
@@ -218,7 +218,12 @@ class Frame:
         if matrix is not None and self.surface.fourcc in FOURCCS and self.raw.shape[2:] != (4,):  # else no YUV any more
             return self.evolve(pixels=self._convert(matrix)).to_ndarray(format)
         if format == "rgb24":
-            if self._pixels is None and self._given is None and self._overlay is None and convert.is_decodable(self.surface):
+            if (
+                self._pixels is None
+                and self._given is None
+                and self._overlay is None
+                and convert.is_decodable(self.surface)
+            ):
                 return convert.to_rgb(self.raw, self.surface, self.device)
             return convert.bgra_to_rgb(self.pixels)
         if format == "rgba":

@@ -48,23 +48,11 @@ class GpuMemory:
     importer: GpuImporter
     why: str
     device: str
-    layout: SurfaceInfo = attrs.field(init=False)
+    layout: SurfaceInfo
 
     way = "import"
     mapping = None
     start = 0
-
-    @layout.default
-    def _read_back(self) -> SurfaceInfo:
-        stride = self.surface.width * 4
-        return attrs.evolve(
-            self.surface,
-            fourcc=_BGRA,
-            modifier=LINEAR,
-            stride=stride,
-            size=stride * self.surface.height,
-            offset=0,
-        )
 
     @property
     def extent(self) -> int:
@@ -130,7 +118,14 @@ class GpuBuffers:
             kept = self._kept[dmabuf.key] = dmabuf
             while len(self._kept) > _KEPT:
                 self._drop(next(iter(self._kept)))
-        return GpuMemory(surface=surface, dmabuf=kept, importer=importer, why=refused.message, device=self._device)
+        return GpuMemory(
+            surface=surface,
+            dmabuf=kept,
+            importer=importer,
+            layout=_read_back(surface),
+            why=refused.message,
+            device=self._device,
+        )
 
     def _open(self, dmabuf: DmaBuf) -> GpuImporter:
         """Return the GPU; a failure to set it up is remembered, since trying again for every frame costs much."""
@@ -171,3 +166,10 @@ class GpuBuffers:
             importer.close()
         while self._kept:
             self._kept.popitem()[1].close()
+
+
+def _read_back(surface: SurfaceInfo) -> SurfaceInfo:
+    """Return a surface as it lies once a GPU has read it back."""
+    stride = surface.width * 4
+    size = stride * surface.height
+    return attrs.evolve(surface, fourcc=_BGRA, modifier=LINEAR, stride=stride, size=size, offset=0)

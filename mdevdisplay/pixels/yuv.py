@@ -12,9 +12,8 @@ hard edges, and a pixel depends on nothing outside of its block. Results are rou
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import cache
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import attrs
 import numpy as np
@@ -26,16 +25,16 @@ from mdevdisplay.surface import SurfaceInfo
 
 __all__ = ["FOURCCS", "Matrix", "check_matrix", "default_matrix", "to_bgra", "to_rgb"]
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
 Pixels = npt.NDArray[np.uint8]
 Levels = npt.NDArray[np.float64]
 
 Matrix = Literal["bt601", "bt709"]
 """Which weights red, green and blue have in the luma: ITU-R BT.601's or BT.709's."""
 
-_RED_AND_BLUE: dict[Matrix, tuple[Fraction, Fraction]] = {
-    "bt601": (Fraction("0.299"), Fraction("0.114")),
-    "bt709": (Fraction("0.2126"), Fraction("0.0722")),
-}
+_RED_AND_BLUE: dict[Matrix, tuple[str, str]] = {"bt601": ("0.299", "0.114"), "bt709": ("0.2126", "0.0722")}
 
 _PACKED = {fourcc(code): code for code in ("YUYV", "YVYU", "UYVY", "VYUY")}
 _TWO_PLANES = {fourcc("NV12"): 8, fourcc("P010"): 10}
@@ -135,7 +134,9 @@ class _Weights:
 
 @cache
 def _weights(matrix: Matrix, bits: int) -> _Weights:
-    red, blue = _RED_AND_BLUE[matrix]
+    from fractions import Fraction  # brings decimal with it: 1 MB that only YUV is worth
+
+    red, blue = map(Fraction, _RED_AND_BLUE[matrix])
     green = 1 - red - blue
     step = 1 << bits - 8
     luma = Fraction(255, 219 * step)  # black is 16 and white 235, at 8 bits

@@ -23,6 +23,7 @@ from mdevdisplay.errors import (
     GuestChangingMode,
     LocatorError,
     MdevDisplayError,
+    NothingDisplayed,
     NotMappable,
     TimedOut,
     WorkerDied,
@@ -172,8 +173,15 @@ class RemoteReader:
                 if error.cause != NotMappable.cause:
                     raise
                 self._imports.refuse(plane, error)
-        picture = self._imports.look(plane, last, self._seen[plane].serial)
-        self._seen[plane].serial = self._imports.serial(plane)
+        try:
+            picture = self._imports.look(plane, last, self._seen[plane].serial)
+        except NothingDisplayed:
+            self._imports.forget(plane)
+            return self._seen[plane].nothing(0, last)
+        except MdevDisplayError:
+            self._imports.forget(plane)  # the worker may be able to map it the next time
+            raise
+        self._seen[plane].elsewhere(self._imports.serial(plane))
         return picture
 
     def _look_by_worker(self, plane: PlaneType, last: Frame | Blank | None) -> Frame | Blank:
@@ -574,6 +582,11 @@ class _Seen:
         else:
             self.damage.mark(tiles, self.serial)
         self.theirs, self._blank = theirs, False
+
+    def elsewhere(self, serial: int) -> None:
+        """Note a picture that a GPU of this process has read: the worker's next one has changed everywhere."""
+        self.serial, self.theirs, self._blank = serial, 0, False
+        self.damage.begin(0, 0, serial)
 
     def nothing(self, theirs: int, last: Frame | Blank | None) -> Blank:
         """Note a moment without a picture; return ``last`` where it is that already."""

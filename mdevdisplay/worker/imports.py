@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from mdevdisplay.dmabuf import DmaBuf
-from mdevdisplay.errors import MdevDisplayError, NotMappable
+from mdevdisplay.errors import DriverError, GuestChangingMode, MdevDisplayError, NotMappable, UnsupportedFormat
 from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
 from mdevdisplay.pixels.gpu_memory import GpuBuffers, GpuMemory
 from mdevdisplay.pixels.picture import LivePicture
@@ -61,20 +61,13 @@ class Imports:
         """Return what a plane shows; serials begin behind ``base``."""
         live = self._live.setdefault(plane, LivePicture())
         live.serial = max(live.serial, base)
-        torn = True
-        for _ in range(_TRIES):
-            memory = self._memory(plane)
-            torn = live.look(memory.surface, memory)
-            after = self._surface(plane)
-            if after is None or same_pixels(memory.surface, after):
-                torn = torn or after is None
-                break
+        surface, torn = self._refresh(plane, live)
         if isinstance(last, Frame) and last.serial == live.serial and FrameFlags.STALE not in last.flags:
             return last
         raw = live.copy(self._pool)
         return Frame(
             raw,
-            memory.surface,
+            surface,
             pixels=raw,
             serial=live.serial,
             timestamp=time.monotonic(),
@@ -82,6 +75,21 @@ class Imports:
             device=self._locator,
             changed=live.damage.since(last.serial) if isinstance(last, Frame) else None,
         )
+
+    def _refresh(self, plane: PlaneType, live: LivePicture) -> tuple[SurfaceInfo, bool]:
+        """Bring a picture up to date; return what it shows, and whether it is torn."""
+        for _ in range(_TRIES - 1):
+            memory = self._memory(plane)
+            torn = live.look(memory.surface, memory)
+            after = self._surface(plane)
+            if after is None:
+                return memory.surface, True
+            if same_pixels(memory.surface, after):
+                return memory.surface, torn
+        memory = self._memory(plane)
+        live.look(memory.surface, memory)
+        after = self._surface(plane)
+        return memory.surface, after is None or not same_pixels(memory.surface, after)
 
     def damage_since(self, plane: PlaneType, serial: int) -> tuple[Rect, ...] | None:
         """Return the rectangles that changed after a serial; None for a plane that no GPU reads."""
@@ -106,8 +114,15 @@ class Imports:
     def _memory(self, plane: PlaneType) -> GpuMemory:
         if self._gpu is None:
             self._gpu = GpuBuffers(self._locator, self._parent())
-        dmabuf = self._dmabuf(plane)
-        return self._gpu.find(dmabuf.surface, dmabuf, self._refused[plane][1])
+        refused = self._refused.get(plane)
+        if refused is None:  # it went dark, or flipped, right after it was refused
+            raise GuestChangingMode("the plane changed while it was read", device=self._locator, hint="try again")
+        try:
+            dmabuf = self._dmabuf(plane)
+        except (UnsupportedFormat, DriverError) as error:  # there is none, or it is none: the first refusal says more
+            first = refused[1]
+            raise NotMappable(first.message, device=self._locator, hint=first.hint, errno=first.errno) from error
+        return self._gpu.find(dmabuf.surface, dmabuf, refused[1])
 
     def close(self) -> None:
         """Let go of everything. Idempotent; frames that somebody keeps stay readable."""

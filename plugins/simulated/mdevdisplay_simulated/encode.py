@@ -14,7 +14,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from mdevdisplay.formats import Format, fourcc
+from mdevdisplay.formats import fourcc
+from mdevdisplay_simulated.layout import Layout
 from mdevdisplay_simulated.picture import Words
 
 __all__ = ["encode"]
@@ -24,18 +25,18 @@ Numbers = npt.NDArray[np.int32]
 Planes = tuple[Bytes, Bytes | None]
 
 
-def encode(words: Words, layout: Format, size: tuple[int, int]) -> Planes:
+def encode(words: Words, layout: Layout) -> Planes:
     """Return the rows of bytes of the first plane, and of the chroma plane where the format has one.
 
     Args:
         words: (height, width) pixels, which may be overwritten. With a format that shares chroma they begin on an even
             pixel and row, and end on one or at the picture's edge.
-        layout: the format.
-        size: width and height of the whole picture, which decide how YUV is made.
+        layout: the format, and the size of the whole picture, which decides how YUV is made.
     """
-    if layout.fourcc in _YUV:
-        return _YUV[layout.fourcc](words, _BT709 if size[0] >= 1280 or size[1] > 576 else _BT601)
-    return _ENCODERS[layout.fourcc](words)
+    code = layout.format.fourcc
+    if code in _YUV:
+        return _YUV[code](words, _BT709 if layout.width >= 1280 or layout.height > 576 else _BT601)
+    return _ENCODERS[code](words)
 
 
 def _bytes(values: npt.NDArray[np.generic]) -> Bytes:

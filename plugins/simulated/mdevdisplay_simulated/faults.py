@@ -335,7 +335,7 @@ _ALL = (
     ),
     Fault(
         name="dmabuf-part-page",
-        effect="the memory ends with the picture, and the kernel maps whole pages of a dma-buf alone (size=320x200 for one)",
+        effect="the memory ends with the picture, and the kernel maps whole pages of a dma-buf alone (320x200 for one)",
         source="dma-buf.c, dma_buf_mmap_internal; mbochs",
     ),
     Fault(

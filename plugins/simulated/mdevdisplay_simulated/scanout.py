@@ -63,7 +63,7 @@ class Scanout:
 
     def _paint_rows(self, picture: Picture, layout: Layout, frame: int, top: int, bottom: int) -> None:
         """Paint whole rows from the first row of a band on: one run of bytes in memory, tiled or not."""
-        main, chroma = encode(picture.render(Area(0, top, layout.width, bottom), frame), layout.format, (layout.width, layout.height))
+        main, chroma = encode(picture.render(Area(0, top, layout.width, bottom), frame), layout)
         tile = layout.tile
         height = 1 if tile is None else tile.height
         rows = _padded(main, -(-main.shape[0] // height) * height, layout.stride)
@@ -76,7 +76,7 @@ class Scanout:
         """Paint an area of linear memory, widened to pixels that share no chroma with others."""
         left, top = area.left // 2 * 2, area.top // 2 * 2
         right, bottom = min(-(-area.right // 2) * 2, layout.width), min(-(-area.bottom // 2) * 2, layout.height)
-        main, chroma = encode(picture.render(Area(left, top, right, bottom), frame), layout.format, (layout.width, layout.height))
+        main, chroma = encode(picture.render(Area(left, top, right, bottom), frame), layout)
         rows = self.memory.bytes[: layout.size].reshape(-1, layout.stride)
         start = left // layout.format.block_width * layout.format.block_bytes
         rows[top:bottom, start : start + main.shape[1]] = main
@@ -89,7 +89,7 @@ class Scanout:
         rows = np.zeros((layout.rows, layout.stride), np.uint8)
         for top in range(0, layout.height, _BAND):
             bottom = min(top + _BAND, layout.height)
-            main, chroma = encode(picture.render(Area(0, top, layout.width, bottom), frame), layout.format, (layout.width, layout.height))
+            main, chroma = encode(picture.render(Area(0, top, layout.width, bottom), frame), layout)
             rows[top:bottom, : main.shape[1]] = main
             if chroma is not None:
                 first = layout.height + top // 2
