@@ -3,6 +3,7 @@
 # make check   lint, import contracts, types, tests
 # make lab     the tests that need real kernel drivers, in a virtual machine
 # make bench   the figures
+# make fuzz    coverage-guided fuzzing of bad displays and workers, MINUTES=10
 # Each makes the virtual environment .venv and installs what it needs.
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.dev
 
-.PHONY: demo test check lab bench clean
+.PHONY: demo test check lab bench fuzz clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -37,6 +38,14 @@ lab: $(DEV)
 bench: $(DEV)
 	$(BIN)/python bench/run.py
 	lab/run -- $(BIN)/python bench/lab_surface.py
+
+MINUTES ?= 10
+
+fuzz: $(DEV)
+	$(BIN)/python -m pip install --quiet --group fuzz
+	mkdir -p fuzz/corpus
+	nice -n 19 $(BIN)/python fuzz/plane_to_rgb.py fuzz/corpus fuzz/seeds \
+	    -max_total_time=$$(($(MINUTES) * 60)) -print_final_stats=1 -artifact_prefix=fuzz/
 
 clean:
 	rm -rf $(VENV) demo.png build dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -21,18 +21,17 @@ import atheris
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-with atheris.instrument_imports(include=["mdevdisplay", "mdevdisplay_intel_gvt", "mdevdisplay_region_cap"]):
-    import mdevdisplay.connecting
-    import mdevdisplay.pixels.png
-    import mdevdisplay.worker.client
-    import mdevdisplay_mbochs
+_READ = ["mdevdisplay", "mdevdisplay_intel_gvt", "mdevdisplay_mbochs", "mdevdisplay_region_cap"]
 
-    mdevdisplay.connecting.backends()
+with atheris.instrument_imports(include=_READ):
+    from hostile.choices import Choices
+    from hostile.driver import case_of, run
+    from hostile.puppet import talk
 
-from hostile.choices import Choices
-from hostile.driver import case_of, run
-from hostile.puppet import talk
-from mdevdisplay.pixels.frame import Frame
+    from mdevdisplay.connecting import backends
+    from mdevdisplay.pixels.frame import Frame
+
+    backends()  # loads them
 
 _ROOM = 768 << 20
 """Bytes of address space beyond what there is at the start: a picture that is believed without its memory fails."""

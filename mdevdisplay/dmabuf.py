@@ -170,6 +170,13 @@ class DmaBuf:
         Raises:
             NotMappable: the exporter refuses, or the picture ends in that last part of a page.
         """
+        fds = self.fds
+        if len(fds) > 1:
+            raise NotMappable(
+                f"the picture's memory planes are in {len(fds)} buffers, and one mapping has only the first",
+                device=self._device,
+                hint=hint or "import it in the GPU that exported it, or hand the dma-buf on",
+            )
         whole = self.size // PAGE * PAGE
         advice = hint or "import it in the GPU that exported it, or hand the dma-buf on"
         if whole < self.surface.needed:
@@ -180,7 +187,7 @@ class DmaBuf:
                 hint=advice,
             )
         try:
-            return MappedRegion(self.fds[0], 0, whole)
+            return MappedRegion(self.fileno(), 0, whole)
         except OSError as error:
             who = self.exporter or "its exporter"
             doing = f"mapping a dma-buf of {self.size} bytes exported by {who}"

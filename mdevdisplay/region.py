@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mdevdisplay._mapping import Mapping, page_up
 from mdevdisplay.errors import BadSurface, Closed, MdevDisplayError, NotMappable, from_oserror, translated
 
-__all__ = ["MAX_MAPPING", "Mappable", "MappedRegion", "can_shrink", "map_region"]
+__all__ = ["MAX_MAPPING", "Mappable", "MappedRegion", "can_shrink", "check_fit", "map_region"]
 
 MAX_MAPPING = 1 << 32
 """The most bytes that are ever mapped for one surface; a driver that reports more is not believed."""
@@ -99,6 +99,17 @@ def can_shrink(fd: int) -> bool:
         return True
 
 
+def check_fit(mappable: Mappable, start: int, needed: int, *, device: str = "") -> None:
+    """Raise `BadSurface` where ``needed`` bytes from ``start`` on are not within a region, or too many to be mapped."""
+    end = start + needed
+    if needed < 1 or start < 0 or end > mappable.size or end > MAX_MAPPING:
+        raise BadSurface(
+            f"the picture takes bytes {start} to {end}, the region has {mappable.size}",
+            device=device,
+            hint="the driver's region info and plane info contradict each other; report both",
+        )
+
+
 def map_region(mappable: Mappable, needed: int, *, device: str = "", hint: str = "") -> MappedRegion:
     """Map a region from its start, for reading.
 
@@ -116,12 +127,7 @@ def map_region(mappable: Mappable, needed: int, *, device: str = "", hint: str =
         NotMappable: the driver refuses.
     """
     end = mappable.pixel_offset + needed
-    if needed < 1 or mappable.pixel_offset < 0 or end > mappable.size or end > MAX_MAPPING:
-        raise BadSurface(
-            f"the picture takes bytes {mappable.pixel_offset} to {end}, the region has {mappable.size}",
-            device=device,
-            hint="the driver's region info and plane info contradict each other; report both",
-        )
+    check_fit(mappable, mappable.pixel_offset, needed, device=device)
     with translated(device, "asking for the size of the memory"):
         status = os.fstat(mappable.fd)
     room = mappable.size

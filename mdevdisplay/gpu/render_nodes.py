@@ -89,7 +89,7 @@ def exporting_node(exporter: str, parent: str, root: HostRoot, *, device: str = 
 
 
 def _driver_of(address: str, root: HostRoot) -> str:
-    if not address or "/" in address:
+    if not address or "/" in address or "\0" in address:
         return ""
     return _target(root.sys / "bus/pci/devices" / address / "driver")
 

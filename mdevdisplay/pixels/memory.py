@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections import Counter, OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from mdevdisplay.errors import NotMappable
 from mdevdisplay.pixels.file_memory import FileMemory
 from mdevdisplay.pixels.gpu_memory import GpuBuffers, GpuMemory
 from mdevdisplay.pixels.layout import Raw, extent_of, raw_view
-from mdevdisplay.region import Mappable, MappedRegion, can_shrink, map_region
+from mdevdisplay.region import Mappable, MappedRegion, can_shrink, check_fit, map_region
 from mdevdisplay.surface import SurfaceInfo
 
 __all__ = ["Buffers", "Memory", "PixelMemory", "SurfaceMemory"]
@@ -173,6 +175,7 @@ class SurfaceMemory:
     def _in_region(self, surface: SurfaceInfo, mappable: Mappable) -> Memory:
         start = mappable.pixel_offset + surface.offset
         if can_shrink(mappable.fd):
+            check_fit(mappable, start, surface.needed - surface.offset, device=self._device)
             return FileMemory(surface=surface, fd=mappable.fd, offset=mappable.offset + start, device=self._device)
         region = self._mapped(attrs.evolve(mappable, pixel_offset=start), surface.needed - surface.offset)
         return PixelMemory(surface=surface, way="region", mapping=region, start=start)
@@ -234,7 +237,9 @@ class SurfaceMemory:
         return PixelMemory(surface=surface, way="dma-buf", mapping=region, start=surface.offset, dmabuf=buffer)
 
     def _refuse_what_may_shrink(self, dmabuf: DmaBuf) -> None:
-        if can_shrink(dmabuf.fileno()):
+        fd = dmabuf.fileno()
+        # its size may be another since it was taken over, until the seal was found
+        if can_shrink(fd) or (stat.S_ISREG(os.fstat(fd).st_mode) and os.fstat(fd).st_size < dmabuf.size):
             raise NotMappable(
                 "what stands in for a dma-buf is a file that its owner can truncate, and reading it then would kill us",
                 device=self._device,

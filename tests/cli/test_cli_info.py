@@ -186,7 +186,7 @@ def test_dmabuf_devices_say_what_to_do(kernel: FakeKernel) -> None:
     assert display["planes"]["primary"]["dmabuf_id"] is not None
     why = display["planes"]["primary"]["not_readable_because"]
     assert "exported by i915 failed: ENODEV" in why
-    assert "hand the dma-buf on" in why
+    assert "import the dma-buf on the same Intel GPU" in why
     assert "at 3,4, hotspot 1,2" in here("info", device.name).stdout
 
 

@@ -429,7 +429,7 @@ def test_what_no_cpu_can_read_is_an_error_with_a_remedy(kernel: FakeKernel, fold
     result = here("screenshot", device.name)
     assert result.exit_code == 1
     assert "[no-render-node]" in result.stderr
-    assert "what to do: hand the dma-buf on" in result.stderr
+    assert "import the dma-buf on the same Intel GPU" in result.stderr
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".png") == []
 
 

@@ -12,6 +12,7 @@ import os
 import struct
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+import mdevdisplay_mbochs
 from hostile.choices import Choices
 from hostile.guards import Guards
 from hostile.planes import Plane, some_plane
@@ -35,7 +37,6 @@ from mdevdisplay.reader import Reader
 from mdevdisplay.source import Identity
 from mdevdisplay.surface import Match, PlaneType, SurfaceInfo
 from mdevdisplay.vfio import Device, gfx, uapi
-import mdevdisplay_mbochs
 
 __all__ = ["LOCATOR", "Case", "Event", "Memory", "Step", "case_of", "check_error", "check_pixels", "run"]
 
@@ -47,6 +48,8 @@ _ORIGIN = 0x500 + 2 * 8
 _BLOCK = np.random.default_rng(4).integers(0, 256, 1 << 21, np.uint8).tobytes()
 _PRIMARY, _CURSOR = PlaneType.PRIMARY, PlaneType.CURSOR
 _REFUSALS = (errno.EINVAL, errno.ENOMEM, errno.ENODEV, errno.EIO, errno.EPERM, errno.ENOTTY, errno.EFAULT, errno.EMFILE)
+
+_PLAIN = Plane().encoded()
 
 Answer = bytes | int
 """What a driver writes, or the errno that it returns."""
@@ -115,7 +118,7 @@ class Case:
     registers: int = 0
     origin: tuple[int, int] = (0, 0)
     chain: bytes = b""
-    primary: Answer = Plane().encoded()
+    primary: Answer = _PLAIN
     cursor: Answer = bytes(64)
     cached: bool | None = True
     steps: tuple[Step, ...] = (Step(), Step(look="both"), Step(look="mapping"))
@@ -131,7 +134,9 @@ def _some_event(choices: Choices, last: dict[PlaneType, Plane]) -> Event:
     plane = choices.of((_PRIMARY, _CURSOR))
     what = choices.number(6)
     if what == 0:
-        return Event(query=query, memory=choices.number(2), poke=(choices.number(1 << 14), choices.bytes(choices.number(9))))
+        return Event(
+            query=query, memory=choices.number(2), poke=(choices.number(1 << 14), choices.bytes(choices.number(9)))
+        )
     if what == 1:
         return Event(query=query, memory=choices.number(2), resize=_some_size(choices, last[plane].needed))
     if what == 2:
@@ -184,7 +189,7 @@ def case_of(choices: Choices) -> Case:
         cursor=cursor if choices.often() else bytes(64),
         cached=choices.of((True, False, True, None)),
     )
-    steps = []
+    steps: list[Step] = []
     while choices.left and len(steps) < 6:
         look = choices.of(("primary", "both", "both", "mapping", "cursor"))
         fresh = choices.rarely()
@@ -312,7 +317,9 @@ class _Driver:
             os.close(fd)
 
 
-def check_pixels(frame: Frame, surface: SurfaceInfo, data: bytes, over: Callable[[int, int], Colour | None] | None = None) -> None:
+def check_pixels(
+    frame: Frame, surface: SurfaceInfo, data: bytes, over: Callable[[int, int], Colour | None] | None = None
+) -> None:
     """Fail unless a frame shows what is in memory, in all of its formats, and refuses what it cannot show."""
     assert (frame.width, frame.height) == (surface.width, surface.height)
     if not known(surface):
@@ -381,7 +388,10 @@ class _Watcher:
         if self.driver.touched or FrameFlags.TORN in frame.flags or (both and not self.driver.calm):
             return
         surface = self.reader.looked_at[plane]
-        check_pixels(frame, surface, self.driver.memory_of(surface), self._cursor(frame) if both else None)
+        data = self.driver.memory_of(surface)
+        if surface.format is None:
+            assert frame.raw.tobytes() == data[: surface.size]
+        check_pixels(frame, surface, data, self._cursor(frame) if both else None)
 
     def _cursor(self, frame: Frame) -> Callable[[int, int], Colour | None] | None:
         """Return what of the cursor is over a pixel of the screen; None where it is not to be seen."""
@@ -434,6 +444,11 @@ def _reader(case: Case, fd: int) -> Reader:
     return Reader(device, backend, imports=False)
 
 
+def open_descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def run(case: Case) -> list[Frame | Blank | MdevDisplayError | None]:
     """Read a hostile display, and fail where anything but a right picture or an error of ours comes out.
 
@@ -441,7 +456,7 @@ def run(case: Case) -> list[Frame | Blank | MdevDisplayError | None]:
         What came of every step; None of a look at the mapping.
     """
     outcomes: list[Frame | Blank | MdevDisplayError | None] = []
-    held = len(os.listdir("/proc/self/fd"))
+    held = open_descriptors()
     with Guards() as guards, warnings.catch_warnings():
         warnings.simplefilter("error")
         driver = _Driver(case, guards)
@@ -469,5 +484,5 @@ def run(case: Case) -> list[Frame | Blank | MdevDisplayError | None]:
                     outcome.__traceback__ = outcome.__cause__ = outcome.__context__ = None
             gc.collect()
         assert not guards.mapped, f"mappings are left: {guards.mapped}"
-    assert len(os.listdir("/proc/self/fd")) <= held, "descriptors are left"
+    assert open_descriptors() <= held, "descriptors are left"
     return outcomes

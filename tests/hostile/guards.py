@@ -80,7 +80,9 @@ class Guards:
 
     def allocate(self, size: int) -> Bytes:
         """Return a buffer, unless it is larger than all memory that there was."""
-        assert 0 < size <= max(self.most, _SAMPLE), f"{size} bytes are allocated, and no memory has more than {self.most}"
+        assert 0 < size <= max(self.most, _SAMPLE), (
+            f"{size} bytes are allocated, and no memory has more than {self.most}"
+        )
         return np.asarray(_Pages(size))
 
     def _map(self, address: int | None, length: int, prot: int, flags: int, fd: int, offset: int) -> int:
@@ -145,7 +147,9 @@ class Guards:
             self.replace(place, name, value)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         while self._kept:
             place, name, value = self._kept.pop()
             setattr(place, name, value)

@@ -85,7 +85,10 @@ def some_plane(choices: Choices, *, cursor: bool = False) -> Plane:
     while plane.needed > _LARGEST:
         height = max(1, height // 2)
         plane = sound(code, width, height, modifier, padding)
-    more: dict[str, int] = {"number": choices.of((1, 1, 1, 1, 2, 2, 3)), "size": plane.size + choices.of((0, 0, 1, 4096, 100_000))}
+    more: dict[str, int] = {
+        "number": choices.of((1, 1, 1, 1, 2, 2, 3)),
+        "size": plane.size + choices.of((0, 0, 1, 4096, 100_000)),
+    }
     if cursor:
         more |= {"x": choices.number(255), "y": choices.number(255), "number": 2}
         if choices.often():

@@ -15,11 +15,11 @@ from typing import Any
 import attrs
 
 from hostile.choices import Choices
-from hostile.driver import LOCATOR, check_error, check_pixels
+from hostile.driver import LOCATOR, check_error, check_pixels, open_descriptors
 from hostile.guards import Guards
-from hostile.planes import some_plane
-from mdevdisplay.formats import lookup
+from hostile.planes import Plane, some_plane
 from mdevdisplay.errors import MdevDisplayError
+from mdevdisplay.formats import lookup
 from mdevdisplay.pixels.frame import Frame
 from mdevdisplay.surface import PlaneType
 from mdevdisplay.vfio.uapi import HOTSPOT_UNKNOWN
@@ -110,7 +110,6 @@ class _Puppet:
             packed = layout.minimum_stride(plane.width) * layout.rows(plane.height)
         if choices.rarely():
             packed += choices.of((1, -1, 4096))
-        count = max(0, -(-plane.width // 64) * -(-plane.height // 64))
         body: Body = {
             "surface": surface,
             "number": 1 + choices.number(2),
@@ -123,13 +122,24 @@ class _Puppet:
             "offset": choices.of((0, 0, 4096, 1)),
             "pixel_offset": choices.of((0, 0, 64, 1)),
             "announced": choices.number(3),
-            "readability": {"way": choices.of(("region", "import", "")), "reason": "r", "cause": choices.of(("x", "not-mappable"))},
+            "readability": {
+                "way": choices.of(("region", "import", "")),
+                "reason": "r",
+                "cause": choices.of(("x", "not-mappable")),
+            },
             "findings": [{"cause": "c", "evidence": "e", "remedy": ""}] * choices.number(3),
             "edid": {"blob": "AAAA", "max_size": 1, "max_xres": 1, "max_yres": 1, "link_up": None},
         }
-        what = choices.number(31)
         if small:
             body["need"] = choices.of((_LARGEST, _LARGEST, packed, 1)) if choices.rarely() else _LARGEST
+        self._twist(body, plane, packed)
+        return body
+
+    def _twist(self, body: Body, plane: Plane, packed: int) -> None:
+        """Make something else of an answer, one time in four."""
+        choices = self.choices
+        what = choices.number(31)
+        count = -(-plane.width // 64) * -(-plane.height // 64)
         if what == 1:
             body["need"] = choices.of((packed, plane.needed, 1, _LARGEST, 4096))
         elif what == 2:
@@ -142,10 +152,15 @@ class _Puppet:
             body["decoded"] = choices.of((packed, packed + 4096, -(-packed // 4096) * 4096))
         elif what == 6:
             kind = choices.of(("NotMappable", "DriverError", "BadSurface", "Nobody", "GuestChangingMode"))
-            body["error"] = {"class": kind, "message": "m", "hint": "", "cause": choices.of((None, "x", "not-mappable")), "errno": None}
+            body["error"] = {
+                "class": kind,
+                "message": "m",
+                "hint": "",
+                "cause": choices.of((None, "x", "not-mappable")),
+                "errno": None,
+            }
         elif what == 7 and choices.rarely():
             body["lost"] = {"class": "VmGone", "message": "m", "hint": "", "cause": None, "errno": None}
-        return body
 
     def drain(self) -> None:
         """Read the questions, so that there is room for more, and forget answers that nobody wanted."""
@@ -207,7 +222,9 @@ def _ask(reader: _Reader, puppet: _Puppet, last: dict[PlaneType, Any]) -> int:
     """Ask for one thing; return how many frames came."""
     choices = puppet.choices
     plane = choices.of(_PLANES)
-    what = choices.of(("look", "look", "look", "look", "both", "pin", "dmabuf", "surface", "edid", "readability", "wait", "findings"))
+    what = choices.of(
+        ("look", "look", "look", "look", "both", "pin", "dmabuf", "surface", "edid", "readability", "wait", "findings")
+    )
     puppet.drain()
     assert reader._link is not None
     puppet.prepare(reader._link, what, small=not reader._sizes.get(plane))
@@ -248,7 +265,7 @@ def talk(choices: Choices) -> int:
     Returns:
         How many frames there were.
     """
-    held = len(os.listdir("/proc/self/fd"))
+    held = open_descriptors()
     frames = 0
     with Guards() as guards, warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -275,7 +292,7 @@ def talk(choices: Choices) -> int:
         if guards.mapped:  # an error with its traceback may be in a circle
             gc.collect()
         assert not guards.mapped, f"mappings are left: {guards.mapped}"
-    if len(os.listdir("/proc/self/fd")) != held:
+    if open_descriptors() != held:
         gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == held, "descriptors are left"
+    assert open_descriptors() == held, "descriptors are left"
     return frames

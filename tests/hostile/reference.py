@@ -104,7 +104,9 @@ def _samples(data: bytes, surface: SurfaceInfo, code: str, x: int, y: int) -> tu
 
 def _from_yuv(surface: SurfaceInfo, luma: int, cb: int, cr: int, bits: int) -> Colour:
     high_definition = surface.width >= 1280 or surface.height > 576
-    red, blue = (Fraction(2126, 10000), Fraction(722, 10000)) if high_definition else (Fraction(299, 1000), Fraction(114, 1000))
+    red, blue = (
+        (Fraction(2126, 10000), Fraction(722, 10000)) if high_definition else (Fraction(299, 1000), Fraction(114, 1000))
+    )
     green = 1 - red - blue
     step = 1 << bits - 8
     light = Fraction(luma - 16 * step, 219 * step)
