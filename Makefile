@@ -16,7 +16,7 @@ DEV := $(VENV)/.dev
 .DELETE_ON_ERROR:
 
 demo: $(READY)
-	$(BIN)/mdevdisplay screenshot sim:1920x1080,cursor=on -o demo.png
+	$(BIN)/mdevdisplay screenshot sim:1920x1080,cursor=on --cursor -o demo.png
 	$(BIN)/mdevdisplay info sim:1920x1080,cursor=on
 	@echo "Look at demo.png; '$(BIN)/mdevdisplay watch sim:' shows it live."
 

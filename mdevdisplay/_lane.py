@@ -117,7 +117,7 @@ class Lane:
 
     def close(self, call: Callable[[], None]) -> None:
         """Run a last call without waiting for it if the lane has a thread, which may be in the middle of a call."""
-        if self._thread is None:
+        if self._thread is None and not self.holder:  # else somebody is in the middle of a call
             call()
         else:
             self.submit(call)

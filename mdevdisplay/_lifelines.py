@@ -38,14 +38,17 @@ class Lifelines:
         self._calls: dict[int, Callable[[], object]] = {}
         os.register_at_fork(after_in_child=self._after_fork)
 
-    def watch(self, fd: int, call: Callable[[], object]) -> None:
-        """Call a function, which must not block, once ``fd`` is readable. `forget` it before it is closed."""
+    def watch(self, fd: int, call: Callable[[], object], events: int = select.EPOLLIN) -> None:
+        """Call a function, which must not block, once ``fd`` is readable. `forget` it before it is closed.
+
+        With ``events`` EPOLLRDHUP it is called once the other end of a socket is closed.
+        """
         with self._lock:
             self._calls[fd] = call  # first: while there is one, nobody ends the thread
             try:
                 if self._watch is None:
                     self._watch = self._start()
-                self._watch.epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+                self._watch.epoll.register(fd, events | select.EPOLLONESHOT)
             except BaseException:
                 self.forget(fd)
                 raise

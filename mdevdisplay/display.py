@@ -153,7 +153,7 @@ def make_reader(
     def remote(*, must_attach: bool) -> DisplayReader:
         from mdevdisplay.worker.client import RemoteReader
 
-        return RemoteReader(locator, backend=backend, output=output, must_attach=must_attach)
+        return RemoteReader(locator, backend=backend, output=output, must_attach=must_attach, submit=lane.submit)
 
     one = remote if isolated else plain
     if not reconnect:

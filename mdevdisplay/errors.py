@@ -22,7 +22,6 @@ __all__ = [
     "GuestChangingMode",
     "LocatorError",
     "MdevDisplayError",
-    "MissingExtra",
     "NoVfio",
     "NotADisplay",
     "NotMappable",
@@ -207,12 +206,6 @@ class Closed(MdevDisplayError):
     """The object was closed before."""
 
     cause = "closed"
-
-
-class MissingExtra(MdevDisplayError):
-    """An optional dependency is not installed; the message says which extra has it."""
-
-    cause = "missing-extra"
 
 
 _BY_ERRNO: dict[int, type[MdevDisplayError]] = {

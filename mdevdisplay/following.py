@@ -1,4 +1,4 @@
-"""Letting a borrowed device go when its owner ends, whatever the display is doing then."""
+"""Letting go of a device when its owner, or the worker that reads it, ends: whatever the display is doing then."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from mdevdisplay.errors import Closed
 from mdevdisplay.reader import Reader
 from mdevdisplay.source import Lifeline
 
-__all__ = ["follow", "has_ended"]
+__all__ = ["follow", "has_ended", "lifelines"]
 
-_lifelines = Lifelines()
+lifelines = Lifelines()
+"""One thread for all displays."""
 
 
 def has_ended(lifeline: Lifeline) -> bool:
@@ -41,5 +42,5 @@ def follow(reader: Reader, lane: Lane) -> None:
         with suppress(Closed):  # the display was closed meanwhile
             lane.submit(lose)
 
-    reader.source.on_close(lambda: _lifelines.forget(fd))
-    _lifelines.watch(fd, ended)
+    reader.source.on_close(lambda: lifelines.forget(fd))
+    lifelines.watch(fd, ended)

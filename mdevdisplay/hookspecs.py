@@ -103,7 +103,7 @@ class Specification:
     def query_region(self, source: Source, surface: SurfaceInfo) -> Mappable | None:
         """Return the memory of a surface that a CPU can map for reading.
 
-        Called when the surface has changed, not for every frame.
+        Called when the surface has changed, not for every frame: it is remembered for each plane.
 
         Args:
             source: a source that this backend matched.

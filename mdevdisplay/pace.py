@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -33,8 +34,8 @@ class Pace:
     """Says when the next look is due: at most ``max_fps`` a second, rarer while nothing changes, never to catch up."""
 
     def __init__(self, max_fps: float) -> None:
-        if not max_fps > 0:
-            raise ValueError(f"max_fps {max_fps} is not above 0")
+        if not 0 < max_fps < math.inf:
+            raise ValueError(f"max_fps {max_fps} is not a number above 0")
         self._shortest = self._interval = 1.0 / max_fps
         self._due = 0.0
         self._quiet = 0

@@ -31,17 +31,15 @@ from mdevdisplay.pixels.picture import LivePicture
 from mdevdisplay.pixels.pool import FramePool
 from mdevdisplay.pixels.shadow import PixelSource
 from mdevdisplay.source import Finding, Identity, Source
-from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo, same_pixels
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.edid import Edid
 
-__all__ = ["WAIT_SLICE", "Readability", "Reader", "nothing_displayed", "same_pixels", "unreadable"]
+__all__ = ["WAIT_SLICE", "Readability", "Reader", "nothing_displayed", "unreadable"]
 
 WAIT_SLICE = 0.05
 """Seconds that a source which announces its changes is waited for at a time: others may want the display too."""
 _TRIES = 3
-_PASSING = FrameFlags.STALE | FrameFlags.TORN
-"""What may be wrong with a frame and right with the next of the same pixels."""
 
 
 @attrs.frozen(kw_only=True)
@@ -149,9 +147,8 @@ class Reader:
             if isinstance(last, Blank) and last.serial == live.serial:
                 return last
             return Blank(serial=live.serial, timestamp=time.monotonic())
-        if isinstance(last, Frame) and last.serial == live.serial and not last.flags & _PASSING:
-            return last
-        if isinstance(last, Frame) and last.serial == live.serial and torn and FrameFlags.STALE not in last.flags:
+        passing = FrameFlags.STALE if torn else FrameFlags.STALE | FrameFlags.TORN
+        if isinstance(last, Frame) and last.serial == live.serial and not last.flags & passing:
             return last
         return self._frame(plane, torn=torn, last=last)
 
@@ -229,6 +226,8 @@ class Reader:
             memory = self._memory.find(surface)
             if not self._decodes(memory):
                 convert.check_decodable(memory.layout)
+            if isinstance(memory, GpuMemory):
+                memory.importer.check(surface)
         except (GuestChangingMode, Closed):
             raise
         except MdevDisplayError as error:
@@ -291,8 +290,3 @@ def nothing_displayed(plane: PlaneType, device: str) -> NothingDisplayed:
         hint="no guest has set a mode yet, its driver is not loaded, or it switched its screen off; wait for "
         "it with capture(wait=…) or --wait",
     )
-
-
-def same_pixels(one: SurfaceInfo, other: SurfaceInfo) -> bool:
-    """Whether two answers name the same pixels; a cursor that only moved does."""
-    return one is other or one == attrs.evolve(other, x=one.x, y=one.y, x_hot=one.x_hot, y_hot=one.y_hot)

@@ -127,9 +127,11 @@ class ReconnectingReader:
         except (DeviceGone, WorkerDied) as error:
             away = self._away_as.get(kind)
             if away is not None and away.cause == error.cause:
-                return away if last is away else attrs.evolve(away, error=error)
+                same = isinstance(last, Blank) and (last.serial, last.cause) == (away.serial, away.cause)
+                return last if same and last is not None else attrs.evolve(away, error=error)
             away = Blank(serial=self._serials.get(kind, 0) + 1, timestamp=time.monotonic(), error=error)
             self._serials[kind] = away.serial
+            self._bases[kind] = self._bases.get(kind, 0) + 1  # a number that is none of the reader's
             self._away_as[kind] = away
             return away
 
@@ -218,7 +220,7 @@ class ReconnectingReader:
         if self._closed:
             raise Closed("the display was closed before", device=self.locator, hint="open it again")
         if time.monotonic() < self._next_try:
-            raise self._failure or self._away()
+            raise self._failure.with_traceback(None) if self._failure else self._away()
         self._next_try = time.monotonic() + _STEP
         try:
             self._reader = self._known = self._connect(must_attach=self._known.borrowed)

@@ -98,7 +98,7 @@ class FrameStream(Iterator[Picture]):
             if self._ended.is_set():
                 raise Closed("the stream of frames was closed before", hint="stop watching its descriptor")
             if self._fatal is not None:  # the descriptor stays readable
-                raise self._fatal
+                raise self._fatal.with_traceback(None)
             if self._event >= 0:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._event)

@@ -13,7 +13,7 @@ import attrs
 from mdevdisplay.errors import BadSurface
 from mdevdisplay.formats import LINEAR, Format, fourcc_name, lookup, minimum_size, modifier_name, tiling
 
-__all__ = ["MAX_DIMENSION", "Match", "PlaneType", "Rect", "Refusal", "RegionInfo", "SurfaceInfo"]
+__all__ = ["MAX_DIMENSION", "Match", "PlaneType", "Rect", "Refusal", "RegionInfo", "SurfaceInfo", "same_pixels"]
 
 MAX_DIMENSION = 32767
 """The largest width or height that is believed; DRM's own mode structures stop at 32767 too."""
@@ -114,6 +114,11 @@ class SurfaceInfo:
             f"{fourcc_name(self.fourcc)} {self.width}x{self.height} stride {self.stride} size {self.size} "
             f"offset {self.offset} modifier {modifier_name(self.modifier)}"
         )
+
+
+def same_pixels(one: SurfaceInfo, other: SurfaceInfo) -> bool:
+    """Whether two answers name the same pixels; a cursor that only moved does."""
+    return one is other or one == attrs.evolve(other, x=one.x, y=one.y, x_hot=one.x_hot, y_hot=one.y_hot)
 
 
 _BAD_SURFACE_HINT = "the driver or the guest is at fault; try again, and report the numbers if they stay"

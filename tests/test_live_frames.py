@@ -6,12 +6,14 @@ import asyncio
 import gc
 import importlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -21,9 +23,10 @@ from gate import Gate
 from pixels.holdings import eventually, holdings, nothing_new_since
 
 import mdevdisplay
-from mdevdisplay import Blank, Frame, FrameFlags, PlaneType, Rect
+from mdevdisplay import Blank, Frame, FrameFlags, PlaneType, Rect, SurfaceInfo
+from mdevdisplay._lane import Lane
 from mdevdisplay.connecting import connect
-from mdevdisplay.errors import TimedOut
+from mdevdisplay.errors import DeviceGone, TimedOut
 from mdevdisplay.pixels.damage import full_mask
 from mdevdisplay.stream import FrameStream
 from mdevdisplay.testing import FakeKernel, Nvidia
@@ -263,6 +266,7 @@ BELL = '''
 """A display of a file of pixels, that rings when they have changed: a byte in a pipe is an announcement."""
 
 import os
+import signal
 import select
 from mdevdisplay import Identity, Match, PlaneType, Refusal, Source, SurfaceInfo, hookimpl
 from mdevdisplay.formats import fourcc
@@ -652,3 +656,92 @@ def test_what_is_remembered_does_not_grow() -> None:
         assert damage.since(0).all()
     finally:
         reader.close()
+
+
+# what must not be mixed up
+
+
+def test_a_worker_that_died_leaves_no_number_twice() -> None:
+    """The moment without a picture and the first picture after it differ, for streams and for damage."""
+    with mdevdisplay.open("sim:64x64,fps=0", isolated=True, reconnect=True, timeout=60) as display:
+        stream = display.frames(max_fps=200)
+        seen = [next(stream)]
+        reader: Any = display._reader
+        os.kill(reader.last.pid, signal.SIGKILL)
+        while not (isinstance(seen[-1], Frame) and len(seen) > 2):
+            seen.append(next(stream))
+        serials = [picture.serial for picture in seen]
+        assert serials == sorted(set(serials))
+        assert display.damage_since(serials[-2]) == (Rect(0, 0, 64, 64),)
+
+
+def test_two_streams_see_one_absence_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a VM is away a second stream is told once too, and not at every look."""
+    with mdevdisplay.open("sim:64x64,fps=0", reconnect=True) as display:
+        reader: Any = display._reader
+
+        def gone(*_: object, **__: object) -> None:
+            raise DeviceGone("away", device="sim:")
+
+        monkeypatch.setattr(reader, "_call", gone)
+        one, other = None, None
+        blanks = []
+        for _ in range(5):
+            one = reader.look(PlaneType.PRIMARY, one)
+            other = reader.look(PlaneType.PRIMARY, other)
+            blanks.append((one, other))
+        assert all(pair[0] is blanks[0][0] and pair[1] is blanks[0][1] for pair in blanks)
+
+
+def test_with_the_cursor_a_backend_is_asked_for_memory_once_a_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The screen's memory is remembered beside the cursor's."""
+    with mdevdisplay.open("sim:320x200,fps=0,cursor=on") as display:
+        reader: Any = display._reader
+        asked: list[PlaneType] = []
+        ask = reader.backend.query_region
+
+        def counted(_: object, surface: SurfaceInfo) -> object:
+            asked.append(surface.plane)
+            return ask(surface)
+
+        monkeypatch.setattr(type(reader.backend), "query_region", counted)
+        for _ in range(20):
+            display.capture(cursor=True)
+        assert sorted(asked) == [PlaneType.PRIMARY, PlaneType.CURSOR]
+
+
+def test_a_display_that_is_forgotten_is_not_closed_under_a_call() -> None:
+    """A call that another thread is inside of ends before the device is let go."""
+    lane = Lane("a device")
+    inside, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def call() -> None:
+        inside.set()
+        assert go_on.wait(20)
+
+    thread = threading.Thread(target=lane.here, args=(call,))
+    thread.start()
+    assert inside.wait(20)
+    lane.close(closed.set)
+    assert not closed.wait(0.2)
+    go_on.set()
+    assert closed.wait(20)
+    thread.join()
+
+
+@pytest.mark.parametrize("cursor", [False, True])
+def test_torn_does_not_stick(monkeypatch: pytest.MonkeyPatch, cursor: bool) -> None:
+    """A picture that was torn and turns out to be right comes again without the flag."""
+    with mdevdisplay.open("sim:320x200,fps=0") as display:
+        reader: Any = display._reader
+        refresh = reader.refresh
+        monkeypatch.setattr(reader, "refresh", lambda plane: refresh(plane) or True)
+        torn = reader.look(PlaneType.PRIMARY, cursor=cursor)
+        assert FrameFlags.TORN in torn.flags
+        assert reader.look(PlaneType.PRIMARY, torn, cursor=cursor) is torn
+        monkeypatch.undo()
+        whole = reader.look(PlaneType.PRIMARY, torn, cursor=cursor)
+        assert whole.flags is FrameFlags.NONE
+        assert whole.serial == torn.serial
+        assert whole.damage == ()
+        assert reader.look(PlaneType.PRIMARY, whole, cursor=cursor) is whole

@@ -14,6 +14,7 @@ from mdevdisplay.cli.beat import Beat
 from mdevdisplay.cli.output import printable
 from mdevdisplay.cli.sink import Sink
 from mdevdisplay.cli.video import Encoder, Size
+from mdevdisplay.errors import TimedOut
 from mdevdisplay.pixels.frame import Blank, Frame
 from mdevdisplay.stream import FrameStream
 
@@ -107,7 +108,7 @@ def write_steadily(stream: FrameStream, film: Film, first: Picture, timing: Timi
             film.late(beat.left_out)
         if film.done or beat.count >= timing.count or not _wait(ends, beat.due):
             return
-        while coming is not None or (coming := stream.latest()) is not None:
+        while coming is not None or (coming := _latest(stream)) is not None:
             if coming.timestamp > beat.due:
                 break  # a later frame's
             current, coming = coming, None
@@ -120,9 +121,17 @@ def write_changes(
     end = math.inf if seconds is None else time.monotonic() + seconds
     film.write(first)
     while not film.done and _wait(ends, end, news=stream.fileno()):
-        picture = stream.latest()
+        picture = _latest(stream)
         if picture is not None and picture.serial != film.serial:
             film.write(picture)
+
+
+def _latest(stream: FrameStream) -> Picture | None:
+    """Return what is new, or None; a driver that is late is no news."""
+    try:
+        return stream.latest()
+    except TimedOut:
+        return None
 
 
 def _wait(ends: tuple[int, ...], until: float, news: int | None = None) -> bool:

@@ -20,6 +20,7 @@ from mdevdisplay.gpu.render_nodes import RenderNode, exporting_node
 from mdevdisplay.gpu.software import check_mappable
 from mdevdisplay.gpu.support import Supported
 from mdevdisplay.host.root import HostRoot
+from mdevdisplay.surface import SurfaceInfo
 
 __all__ = ["GpuImporter", "importer_for"]
 
@@ -111,6 +112,11 @@ class GpuImporter:
                 raise
             finally:
                 dmabuf.end_read()
+
+    def check(self, surface: SurfaceInfo) -> None:
+        """Raise `UnsupportedFormat` or `UnsupportedModifier` where the GPU does not read such pixels."""
+        with self._open().current():
+            self._supported.find(surface)
 
     def forget(self, key: int) -> None:
         """Drop the image of a buffer, by its `DmaBuf.key`, and with it the GPU's hold on the memory. Idempotent."""

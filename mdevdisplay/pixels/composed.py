@@ -68,7 +68,8 @@ class ComposedPicture:
             else:
                 self._damage.mark(changed, self._serial)
         self._primary, self._cursor, self._flags = primary, cursor, flags
-        if isinstance(last, Frame) and last.serial == self._serial and FrameFlags.STALE not in last.flags:
+        passing = FrameFlags.STALE if FrameFlags.TORN in primary.flags else FrameFlags.STALE | FrameFlags.TORN
+        if isinstance(last, Frame) and last.serial == self._serial and not last.flags & passing:
             return last
         return self._frame(primary, cursor, flags, last)
 

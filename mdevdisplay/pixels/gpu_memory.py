@@ -15,7 +15,7 @@ from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import MdevDisplayError, NotMappable
 from mdevdisplay.formats import LINEAR, fourcc
 from mdevdisplay.pixels.layout import Raw
-from mdevdisplay.surface import SurfaceInfo
+from mdevdisplay.surface import SurfaceInfo, same_pixels
 
 if TYPE_CHECKING:
     from mdevdisplay.gpu.importer import GpuImporter
@@ -90,6 +90,8 @@ class GpuBuffers:
         self._importer: GpuImporter | None = None
         self._failure: MdevDisplayError | None = None
         self._kept: OrderedDict[int, DmaBuf] = OrderedDict()
+        self.drops = 0
+        """How many buffers have been let go."""
 
     def find(self, surface: SurfaceInfo, dmabuf: DmaBuf, refused: NotMappable) -> GpuMemory:
         """Return a buffer's pixels; the buffer is taken over.
@@ -103,7 +105,7 @@ class GpuBuffers:
             NotMappable: no GPU here can read it; the message says why neither way works, the cause is the GPU's.
         """
         kept = self._kept.get(dmabuf.key)
-        if kept is not None and kept.surface == surface:
+        if kept is not None and same_pixels(kept.surface, surface):
             dmabuf.close()
             self._kept.move_to_end(kept.key)
             importer = self._open(dmabuf)
@@ -130,7 +132,7 @@ class GpuBuffers:
     def _open(self, dmabuf: DmaBuf) -> GpuImporter:
         """Return the GPU; a failure to set it up is remembered, since trying again for every frame costs much."""
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)
         if self._importer is None:
             try:
                 self._importer = self._make(dmabuf)
@@ -157,6 +159,7 @@ class GpuBuffers:
     def _drop(self, key: int) -> None:
         if self._importer is not None:
             self._importer.forget(key)
+        self.drops += 1
         self._kept.pop(key).close()
 
     def close(self) -> None:

@@ -19,12 +19,14 @@ from mdevdisplay.pixels.file_memory import FileMemory
 from mdevdisplay.pixels.gpu_memory import GpuBuffers, GpuMemory
 from mdevdisplay.pixels.layout import Raw, extent_of, raw_view
 from mdevdisplay.region import Mappable, MappedRegion, can_shrink, check_fit, map_region
-from mdevdisplay.surface import SurfaceInfo
+from mdevdisplay.surface import PlaneType, SurfaceInfo
 
 __all__ = ["Buffers", "Memory", "PixelMemory", "SurfaceMemory"]
 
 Bytes = npt.NDArray[np.uint8]
 
+_RegionKey = tuple[int, int, int, int]
+"""Descriptor, device and inode behind it, offset."""
 _KEPT_DMABUFS = 8
 _KEPT_REGIONS = 8
 
@@ -114,8 +116,9 @@ class SurfaceMemory:
         self._buffers = buffers
         self._device = device
         self._gpu = gpu
-        self._current: Memory | None = None
-        self._regions: OrderedDict[tuple[int, int], tuple[Mappable, MappedRegion]] = OrderedDict()
+        self._current: dict[PlaneType, Memory] = {}
+        self._drops = 0
+        self._regions: OrderedDict[_RegionKey, tuple[Mappable, MappedRegion]] = OrderedDict()
         self._dmabufs: OrderedDict[int, tuple[DmaBuf, MappedRegion]] = OrderedDict()
         self._pins: Counter[int] = Counter()
 
@@ -127,14 +130,27 @@ class SurfaceMemory:
             BadSurface: the picture does not fit into the memory.
             MdevDisplayError: the backend failed.
         """
-        current = self._current
+        current = self._current.get(surface.plane)
         if current is not None and current.surface is surface:
             return current
-        self._current = None
+        before = self._dropped()
+        try:
+            found = self._find(surface)
+        finally:
+            if self._dropped() != before:  # the other plane's may be among them
+                self._current.clear()
+            self._current.pop(surface.plane, None)
+        self._current[surface.plane] = found
+        return found
+
+    def _dropped(self) -> int:
+        """Return how many mappings and buffers have been let go."""
+        return self._drops + (0 if self._gpu is None else self._gpu.drops)
+
+    def _find(self, surface: SurfaceInfo) -> Memory:
         mappable = self._buffers.query_region(surface)
         if mappable is not None:
-            self._current = self._in_region(surface, mappable)
-            return self._current
+            return self._in_region(surface, mappable)
         dmabuf = self._buffers.create_dmabuf(surface)
         if dmabuf is None:
             raise NotMappable(
@@ -142,8 +158,7 @@ class SurfaceMemory:
                 device=self._device,
                 hint="report it to the backend's authors",
             )
-        self._current = self._mapped_or_imported(surface, dmabuf)
-        return self._current
+        return self._mapped_or_imported(surface, dmabuf)
 
     def _mapped_or_imported(self, surface: SurfaceInfo, dmabuf: DmaBuf) -> Memory:
         if self._gpu is None:
@@ -185,7 +200,8 @@ class SurfaceMemory:
 
         Regions stay mapped beside each other: the cursor's, and those that a guest flips between.
         """
-        key = (mappable.fd, mappable.offset)
+        status = os.fstat(mappable.fd)  # a number may be another file's by now
+        key = (mappable.fd, status.st_dev, status.st_ino, mappable.offset)
         known = self._regions.get(key)
         if known is not None:
             if known[0].size == mappable.size and mappable.pixel_offset + needed <= known[1].size:
@@ -213,7 +229,8 @@ class SurfaceMemory:
             hint=self._buffers.region_hint,
         )
 
-    def _drop_region(self, key: tuple[int, int]) -> None:
+    def _drop_region(self, key: _RegionKey) -> None:
+        self._drops += 1
         self._regions.pop(key)[1].close()
 
     def _in_dmabuf(self, surface: SurfaceInfo, dmabuf: DmaBuf) -> PixelMemory:
@@ -229,9 +246,11 @@ class SurfaceMemory:
                 dmabuf.close()
                 raise
             if dmabuf.key in self._dmabufs:
+                self._drops += 1
                 _drop(self._dmabufs.pop(dmabuf.key))
             self._dmabufs[dmabuf.key] = kept
             for key in [key for key in self._dmabufs if key not in self._pins][:-_KEPT_DMABUFS]:
+                self._drops += 1
                 _drop(self._dmabufs.pop(key))
         buffer, region = kept
         return PixelMemory(surface=surface, way="dma-buf", mapping=region, start=surface.offset, dmabuf=buffer)
@@ -248,7 +267,7 @@ class SurfaceMemory:
 
     def close(self) -> None:
         """Drop every mapping, then every dma-buf. Views that somebody holds turn to zeros. Idempotent."""
-        self._current = None
+        self._current.clear()
         if self._gpu is not None:
             self._gpu.close()
         while self._regions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import stat
 import time
 import warnings
@@ -28,6 +29,7 @@ from mdevdisplay.errors import (
     TimedOut,
     WorkerDied,
 )
+from mdevdisplay.following import lifelines
 from mdevdisplay.pixels.composed import ComposedPicture
 from mdevdisplay.pixels.damage import Damage, Mask, grid
 from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
@@ -74,8 +76,19 @@ class RemoteReader:
         output: the number of the output.
     """
 
-    def __init__(self, locator: str, *, backend: str | None = None, output: int = 0, must_attach: bool = False) -> None:
+    def __init__(
+        self,
+        locator: str,
+        *,
+        backend: str | None = None,
+        output: int = 0,
+        must_attach: bool = False,
+        submit: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
         """Start a worker that opens the display, or find the one that has it open.
+
+        ``submit`` runs a call when nobody else uses the reader: with it, what this process maps or imports of the
+        device is let go as soon as the worker ends, and else at the next call.
 
         What was borrowed is never opened for oneself by a later worker; with ``must_attach`` not by the first either.
 
@@ -89,6 +102,7 @@ class RemoteReader:
         self._locator = locator
         self._option = backend
         self._must_attach = must_attach
+        self._submit = submit
         self._inherited = _inherited(locator)
         self._started = False
         self._interrupted = False
@@ -101,6 +115,7 @@ class RemoteReader:
         self._link: Link | None = None
         self._set_up()
         self._link = self._open()
+        self._watch(self._link)
         self._composed = ComposedPicture(self._look, sign_lost=self._sign_lost)
         self._closed = False
 
@@ -260,7 +275,8 @@ class RemoteReader:
         if "need" in body:
             self._sizes[plane] = values.number(body, "need", MAX_MAPPING, 1)
         elif body.get("same") is True and last is not None:
-            pass
+            if isinstance(last, Frame) and FrameFlags.TORN in last.flags and not values.boolean(body, "torn"):
+                last = last.marked(FrameFlags.NONE).evolve(flags=last.flags & ~FrameFlags.TORN)
         elif body.get("surface", self) is None:
             last = seen.nothing(values.number(body, "serial"), last)
         else:
@@ -388,6 +404,7 @@ class RemoteReader:
             return
         self._closed = True
         link, self._link = self._link, None
+        self._watch_no_more(link)
         self._imports.close()
         self._view.close()
         if link is not None:
@@ -457,15 +474,39 @@ class RemoteReader:
                 )
             try:
                 self._link = self._open()
+                self._watch(self._link)
             except MdevDisplayError as error:
                 if not isinstance(error, WorkerDied | TimedOut):
                     self._count_death(f"a new worker could not open the display ({error.message})", 0.0)
                 raise
         return self._link
 
+    def _watch(self, link: Link) -> None:
+        """Let go of the device's memory when the worker ends, as it does with the VM."""
+        submit = self._submit
+        if submit is None:
+            return
+
+        def let_go() -> None:
+            if self._link is link:
+                self._imports.close()
+                self._view.close()
+
+        def ended() -> None:
+            with suppress(Closed):  # the display was closed meanwhile
+                submit(let_go)
+
+        lifelines.watch(link.fileno(), ended, select.EPOLLRDHUP)
+
+    @staticmethod
+    def _watch_no_more(link: Link | None) -> None:
+        if link is not None and link.fileno() >= 0:
+            lifelines.forget(link.fileno())
+
     def _fail(self, link: Link, error: Exception, doing: str) -> NoReturn:
         """End a worker that died, hangs or talks nonsense, and raise what that means."""
         self._link = None
+        self._watch_no_more(link)
         self._view.close()
         self._imports.close()
         self._set_up()

@@ -14,8 +14,8 @@ from mdevdisplay.pixels.frame import Blank, Frame, FrameFlags
 from mdevdisplay.pixels.gpu_memory import GpuBuffers, GpuMemory
 from mdevdisplay.pixels.picture import LivePicture
 from mdevdisplay.pixels.pool import FramePool
-from mdevdisplay.reader import Readability, same_pixels, unreadable
-from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo
+from mdevdisplay.reader import Readability, unreadable
+from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo, same_pixels
 
 __all__ = ["Imports"]
 
@@ -46,7 +46,8 @@ class Imports:
         """Whether the plane still shows what was refused to be mapped, so that the worker need not try again."""
         if plane not in self._refused:
             return False
-        if self._surface(plane) is self._refused[plane][0]:
+        surface = self._surface(plane)
+        if surface is not None and same_pixels(surface, self._refused[plane][0]):
             return True
         del self._refused[plane]
         return False
@@ -62,7 +63,8 @@ class Imports:
         live = self._live.setdefault(plane, LivePicture())
         live.serial = max(live.serial, base)
         surface, torn = self._refresh(plane, live)
-        if isinstance(last, Frame) and last.serial == live.serial and FrameFlags.STALE not in last.flags:
+        passing = FrameFlags.STALE if torn else FrameFlags.STALE | FrameFlags.TORN
+        if isinstance(last, Frame) and last.serial == live.serial and not last.flags & passing:
             return last
         raw = live.copy(self._pool)
         return Frame(
@@ -107,7 +109,9 @@ class Imports:
     def readability(self, plane: PlaneType) -> Readability:
         """Say how a plane that was refused can be had."""
         try:
-            return Readability(way="import", reason=self._memory(plane).why)
+            memory = self._memory(plane)
+            memory.importer.check(memory.surface)
+            return Readability(way="import", reason=memory.why)
         except MdevDisplayError as error:
             return unreadable(error)
 

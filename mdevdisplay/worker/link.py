@@ -138,6 +138,10 @@ class Link:
             with suppress(MdevDisplayError, BadMessage):
                 self._is_answer(message.body)
 
+    def fileno(self) -> int:
+        """Return the connection's descriptor; -1 once it is closed."""
+        return self._connection.fileno()
+
     def interrupt(self) -> None:
         """Let a question that waits for its answer fail at once, from any thread."""
         with suppress(OSError):

@@ -281,7 +281,7 @@ class _Server:
             live.blank()
             return _Answer({"surface": None, "serial": live.serial})
         if since == live.serial and values.boolean(body, "same"):
-            return _Answer({"same": True})
+            return _Answer({"same": True, "torn": torn})
         room = client.buffers.use(values.number(body, "buffer"))
         raw = live.copy(client.buffers)
         answer: Body = {

@@ -10,7 +10,7 @@ import numpy as np
 
 from mdevdisplay import errors
 from mdevdisplay.backend_info import BackendInfo
-from mdevdisplay.errors import MdevDisplayError
+from mdevdisplay.errors import Closed, MdevDisplayError, WorkerDied
 from mdevdisplay.pixels.damage import Mask
 from mdevdisplay.reader import Readability
 from mdevdisplay.source import Finding, Identity
@@ -178,6 +178,8 @@ def error_from(body: Body, name: str, device: str) -> MdevDisplayError:
     """Return an error of our own classes; one of an unknown class is an `MdevDisplayError`."""
     value = _object(body, name)
     kind = _CLASSES.get(text(value, "class"), MdevDisplayError)
+    if kind is Closed:  # it is this side that closes displays
+        kind = WorkerDied
     return kind(
         text(value, "message"),
         device=device,

@@ -96,6 +96,59 @@ def test_what_a_gpu_reads_is_followed(isolated: str) -> None:
     assert run(FOLLOWED, isolated).strip() == "fine"
 
 
+LET_GO = f"""
+import os, signal, time
+import mdevdisplay
+
+def buffers():
+    links = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{{fd}}"))
+        except OSError:
+            pass
+    return sum("mdevdisplay-simulated" in link for link in links)
+
+with mdevdisplay.open("sim:320x200,{REFUSED}", isolated=True) as display:
+    frame = display.capture()
+    assert buffers() > 0
+    os.kill(display._reader.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while buffers() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert buffers() == 0
+    assert frame.pixels.any()
+print("fine")
+"""
+
+
+def test_buffers_are_let_go_with_the_worker() -> None:
+    """Nobody calls the display meanwhile: the VM that a worker ended with must not be kept from starting again."""
+    assert run(LET_GO).strip() == "fine"
+
+
+UNREADABLE = f"""
+import sys
+import mdevdisplay
+
+for options in ("format=C8", "modifier=0x0100000000000004"):
+    with mdevdisplay.open(f"sim:321x201,{{options}},{REFUSED}", isolated=sys.argv[1] == "isolated") as display:
+        found = display.readability()
+        assert found.way == "", found
+        try:
+            display.capture()
+        except mdevdisplay.MdevDisplayError as error:
+            assert error.cause == found.cause, (error.cause, found)
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("isolated", ["isolated", "here"])
+def test_what_the_gpu_refuses_is_not_readable(isolated: str) -> None:
+    """Saying how pixels can be had and having them agree."""
+    assert run(UNREADABLE, isolated).strip() == "fine"
+
+
 WHY_NOT = f"""
 import sys
 import mdevdisplay
