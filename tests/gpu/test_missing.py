@@ -34,7 +34,9 @@ def outcome(**changes: str) -> dict[str, str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])  # Mesa warns on standard output
+    # Mesa warns on standard output too, before ours or after
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith(("{", "["))]
+    found = json.loads(line)
     assert isinstance(found, dict)
     return found
 

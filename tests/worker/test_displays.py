@@ -83,11 +83,11 @@ def test_an_asynchronous_display_that_hangs() -> None:
     processes = children()
 
     async def read() -> None:
-        async with mdevdisplay.aopen("sim:64x64,fault=hang:1.5", isolated=True) as display:
+        async with mdevdisplay.aopen("sim:64x64,fault=hang:4", isolated=True) as display:
             began = time.monotonic()
             with pytest.raises(TimedOut):
                 await display.surface(timeout=0.2)
-            assert time.monotonic() - began < 1.4
+            assert time.monotonic() - began < 3
 
     asyncio.run(read())
     assert children() <= processes
