@@ -1,7 +1,8 @@
 """Every error that mdevdisplay raises, and the one place where errno becomes one of them.
 
 Each error names the device, says what was asked and what came back, and ends with what to do.
-``cause`` is a short stable id (``"device-busy"``) for programs, for ``--json`` and for ``doctor``.
+``cause`` is a short stable id (``"device-busy"``) for programs, for ``--json`` and for ``doctor``, which begins where an
+error ends: the same id stands in its table of causes (`mdevdisplay.diagnose.causes`) and in docs/screen-is-black.md.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class MdevDisplayError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.device}: {self.message}" if self.device else self.message
+        text = f"{text} [{self.cause}]"
         return f"{text}; {self.hint}" if self.hint else text
 
 
@@ -221,7 +223,13 @@ _BY_ERRNO: dict[int, type[MdevDisplayError]] = {
 
 
 def from_oserror(
-    error: OSError, *, device: str, doing: str, hint: str = "", kind: type[MdevDisplayError] | None = None
+    error: OSError,
+    *,
+    device: str,
+    doing: str,
+    hint: str = "",
+    kind: type[MdevDisplayError] | None = None,
+    cause: str | None = None,
 ) -> MdevDisplayError:
     """Return the error of ours that an OSError means.
 
@@ -231,11 +239,13 @@ def from_oserror(
         doing: what was asked, as a noun or gerund: "opening /dev/vfio/7".
         hint: what to do about it.
         kind: the class to use where the caller knows better than the errno alone.
+        cause: the id of the cause, likewise.
     """
     number = error.errno or 0
     name = _errno.errorcode.get(number, f"errno {number}")
     chosen = kind or _BY_ERRNO.get(number, DriverError)
-    return chosen(f"{doing} failed: {name} ({os.strerror(number)})", device=device, hint=hint, errno=number)
+    message = f"{doing} failed: {name} ({os.strerror(number)})"
+    return chosen(message, device=device, hint=hint, errno=number, cause=cause)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from mdevdisplay.source import Finding, Identity, Source
 from mdevdisplay.surface import PlaneType, Rect, SurfaceInfo, same_pixels
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.edid import Edid
+from mdevdisplay.vfio.guest import guest_findings
 
 __all__ = ["WAIT_SLICE", "Readability", "Reader", "nothing_displayed", "unreadable"]
 
@@ -261,8 +262,15 @@ class Reader:
         return self._announced
 
     def findings(self) -> tuple[Finding, ...]:
-        """Return what the backend itself knows about the state of the device."""
-        return self.backend.diagnose()
+        """Return what the backend itself, and else the device's configuration, tell about its state."""
+        told = self.backend.diagnose()
+        if not isinstance(self.source, Device) or any(finding.explains for finding in told):
+            return told
+        try:
+            shown = self.surface(PlaneType.PRIMARY)
+        except MdevDisplayError:
+            return told
+        return told if shown is not None else told + guest_findings(self.source)
 
     def _forget(self) -> None:
         for live in self._live.values():

@@ -182,11 +182,14 @@ class Finding:
     """One thing that a backend knows about the state of a device.
 
     Attributes:
-        cause: a stable id, as in the errors' ``cause``.
+        cause: a stable id, as in the errors' ``cause``; one of `mdevdisplay.diagnose.CAUSES`, or the backend's own.
         evidence: what was seen, in one line.
         remedy: what to do, or "".
+        explains: the ids of the causes that this is the reason of, such as ``nothing-displayed`` and ``one-colour``:
+            where one of these is what is seen, ``doctor`` makes this its verdict.
     """
 
     cause: str
     evidence: str
     remedy: str = ""
+    explains: tuple[str, ...] = ()

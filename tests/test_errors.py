@@ -67,10 +67,10 @@ def test_an_error_has_no_errno_unless_a_system_call_failed(kind: type[MdevDispla
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
-        (("", ""), "it broke"),
-        (("vm:win10", ""), "vm:win10: it broke"),
-        (("", "mend it"), "it broke; mend it"),
-        (("vm:win10", "mend it"), "vm:win10: it broke; mend it"),
+        (("", ""), "it broke [error]"),
+        (("vm:win10", ""), "vm:win10: it broke [error]"),
+        (("", "mend it"), "it broke [error]; mend it"),
+        (("vm:win10", "mend it"), "vm:win10: it broke [error]; mend it"),
     ],
 )
 def test_the_text_names_the_device_first_and_the_remedy_last(parts: tuple[str, str], text: str) -> None:
@@ -128,7 +128,7 @@ def test_translated_keeps_the_original_error() -> None:
     with pytest.raises(DeviceBusy) as caught, translated("d", "opening it", "wait"):
         raise original
     assert caught.value.__cause__ is original
-    assert str(caught.value) == "d: opening it failed: EBUSY (Device or resource busy); wait"
+    assert str(caught.value) == "d: opening it failed: EBUSY (Device or resource busy) [device-busy]; wait"
 
 
 @pytest.mark.parametrize("error", [Closed("x"), TimedOut("slow"), ValueError("not ours")])

@@ -17,6 +17,7 @@ COMPLETE_VARIABLE = "_MDEVDISPLAY_COMPLETE"
 
 _COMMANDS = {
     "completion": "Print a shell's completion script.",
+    "doctor": "Say why a screen is black: a verdict, every step, and what to do.",
     "info": "Describe one display: planes, format, EDID, and how its pixels can be read.",
     "list": "List every display of this host.",
     "plugins": "List the backends, and those that could not be loaded.",

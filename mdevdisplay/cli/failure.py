@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ import click
 
 from mdevdisplay.cli.output import NO_OUTPUT, no_output, print_json, printable
 from mdevdisplay.errors import (
+    Closed,
     LocatorError,
     MdevDisplayError,
     NothingDisplayed,
@@ -48,6 +50,10 @@ _STATUS: tuple[tuple[type[MdevDisplayError], int], ...] = (
     (UnknownBackend, EXIT_USAGE),
     (_WrongUsage, EXIT_USAGE),
 )
+
+
+_NOT_FOR_THE_DOCTOR = (LocatorError, UnknownBackend, Closed)
+"""Errors of the words of a command, or of a program."""
 
 
 def exit_status(error: MdevDisplayError) -> int:
@@ -94,6 +100,8 @@ def complain(error: MdevDisplayError, file: IO[Any] | None = None) -> None:
     click.echo(printable(f"mdevdisplay: {subject}{error.message} [{error.cause}]"), file=stream)
     if error.hint:
         click.echo(f"  what to do: {printable(error.hint)}", file=stream)
+    if error.device and not isinstance(error, _NOT_FOR_THE_DOCTOR):
+        click.echo(f"  more: mdevdisplay doctor {printable(shlex.quote(error.device))}", file=stream)
 
 
 def cleaned(error: click.UsageError | OSError, *, as_json: bool) -> Failure | None:

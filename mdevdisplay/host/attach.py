@@ -23,14 +23,12 @@ from mdevdisplay.host.auth_log import log_attach
 from mdevdisplay.host.borrowed import borrow
 from mdevdisplay.host.holders import HeldDevice, HeldGroup, Holder, find_holder
 from mdevdisplay.host.processes import Process
-from mdevdisplay.host.root import HostRoot, read_attribute
+from mdevdisplay.host.refusals import explain, is_filtered, other_pid_namespace
+from mdevdisplay.host.root import HostRoot
 from mdevdisplay.vfio.device import Device
 from mdevdisplay.vfio.group import device_of_group
 
 __all__ = ["VmProcess", "attach", "attach_by_name", "describe_holder", "not_permitted"]
-
-_DOC = "docs/permissions.md has every cause"
-_CAPABILITIES = "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
 
 
 @attrs.frozen(kw_only=True)
@@ -169,12 +167,13 @@ def _started_here(pid: int) -> int:
         return 0
 
 
-def _other_namespace(who: str, locator: str) -> NotPermitted:
+def _other_namespace(holder: Holder, who: str, locator: str) -> NotPermitted:
+    refusal = other_pid_namespace(holder.pid)
     return NotPermitted(
-        f"{who} is in another pid namespace than this program",
+        f"{who} is in another pid namespace than this program: {refusal.evidence}",
         device=locator,
-        hint=f"run in the host's: --pid=host, hostPID; or let a launcher there pass the descriptor (unix:PATH); {_DOC}",
-        cause="other-pid-namespace",
+        hint=refusal.remedy,
+        cause=refusal.cause,
     )
 
 
@@ -183,7 +182,7 @@ def _pidfd(holder: Holder, who: str, locator: str, root: HostRoot) -> int:
         pidfd = os.pidfd_open(holder.pid)
     except ProcessLookupError as error:
         if _is_there(holder, root):
-            raise _other_namespace(who, locator) from error
+            raise _other_namespace(holder, who, locator) from error
         raise _ended(who, locator) from error
     except OSError as error:
         raise from_oserror(error, device=locator, doing=f"pidfd_open of {who}") from error
@@ -192,7 +191,7 @@ def _pidfd(holder: Holder, who: str, locator: str, root: HostRoot) -> int:
         if not _is_there(holder, root):
             raise _ended(who, locator)
         if _started_here(holder.pid) != holder.start_time:
-            raise _other_namespace(who, locator)
+            raise _other_namespace(holder, who, locator)
     except BaseException:
         os.close(pidfd)
         raise
@@ -211,39 +210,24 @@ def _duplicate(pidfd: int, holder: Holder, fd: int, locator: str, root: HostRoot
             raise from_oserror(
                 error, device=locator, doing=doing, hint="it has closed the device; try again", kind=DeviceGone
             ) from error
-        if _is_filtered():
-            hint = f"a seccomp filter (a container's, a unit's SystemCallFilter) must allow pidfd_getfd; {_DOC}"
-            raise from_oserror(error, device=locator, doing=doing, hint=hint, kind=NotPermitted) from error
-        if error.errno == errno.EPERM:
-            raise not_permitted(holder, locator, root, f"{doing} failed: EPERM") from error
-        if error.errno == errno.EACCES:  # the attach is allowed, receiving the file is not (security_file_receive)
-            hint = f"AppArmor or SELinux forbids this process the file itself; {_DOC}"
-            raise from_oserror(error, device=locator, doing=doing, hint=hint, kind=NotPermitted) from error
+        if error.errno in (errno.EPERM, errno.EACCES, errno.ENOSYS) or is_filtered():
+            number = error.errno or 0
+            name = errno.errorcode.get(number, f"errno {number}")
+            raise not_permitted(holder, locator, root, f"{doing} failed: {name}", number) from error
         raise from_oserror(error, device=locator, doing=doing) from error
 
 
-def _is_filtered() -> bool:
-    """Whether the system call itself is out of reach: the kernel answers EBADF to a pidfd of -1."""
-    try:
-        duplicate_from(-1, 0)
-    except OSError as error:
-        return error.errno != errno.EBADF
-    return False
+def not_permitted(holder: Holder, locator: str, root: HostRoot, what: str, number: int = errno.EPERM) -> NotPermitted:
+    """Return the error for a process that may not be read, with the layer of the kernel that forbids it.
 
-
-def not_permitted(holder: Holder, locator: str, root: HostRoot, what: str) -> NotPermitted:
-    """Return the error for a process that may not be read, with the likeliest reason first."""
-    uid = os.geteuid()
-    scope = read_attribute(root.proc / "sys/kernel/yama/ptrace_scope")
-    if uid not in (0, holder.uid):
-        hint = f"it runs as uid {holder.uid} and you are uid {uid}: run as root, or with {_CAPABILITIES}"
-    elif uid:
-        hint = f"the same uid must have the same gid and no fewer capabilities: run as root, or with {_CAPABILITIES}"
-        if scope in ("1", "2", "3"):
-            hint += f" (Yama's ptrace_scope is {scope}, so the same uid and gid are not enough)"
-    elif scope == "3":
-        hint = "Yama's ptrace_scope is 3, which forbids it to everybody until the host restarts"
-    else:
-        hint = "root lacks CAP_SYS_PTRACE here (a container?), or AppArmor or SELinux forbids it"
-    hint += f"; or let a launcher that may do it pass the descriptor (unix:PATH); {_DOC}"
-    return NotPermitted(what, device=locator, hint=hint, errno=errno.EPERM, cause="attach-not-permitted")
+    Args:
+        holder: the process.
+        locator: how the user named it.
+        root: the host's root.
+        what: what was asked and what came back.
+        number: the errno of it.
+    """
+    refusal = explain(holder, root, number=number)
+    return NotPermitted(
+        f"{what}: {refusal.evidence}", device=locator, hint=refusal.remedy, errno=number, cause=refusal.cause
+    )

@@ -11,7 +11,7 @@ from mdevdisplay.errors import DeviceBusy, DeviceNotFound, DriverError, MdevDisp
 from mdevdisplay.host.root import HostRoot, read_attribute
 from mdevdisplay.source import DeviceInfo, Identity
 
-__all__ = ["PCI_ADDRESS", "UUID", "HostDevice", "find", "list_functions", "list_mdevs", "without_node"]
+__all__ = ["PCI_ADDRESS", "UUID", "HostDevice", "find", "list_functions", "list_mdevs", "look_up", "without_node"]
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 PCI_ADDRESS = re.compile(r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
@@ -139,6 +139,11 @@ def _nvidia_type_name(path: Path, number: int) -> str:
     return ""
 
 
+def look_up(root: HostRoot, name: str) -> HostDevice | None:
+    """Return the device of a UUID or a PCI address in any state; None where the host has none."""
+    return (_read_mdev if UUID.fullmatch(name) else _read_pci)(root, name.lower())
+
+
 def find(root: HostRoot, name: str) -> HostDevice:
     """Return the device of a UUID or a PCI address.
 
@@ -146,11 +151,10 @@ def find(root: HostRoot, name: str) -> HostDevice:
         DeviceNotFound: the host has no such device.
         DriverError: it has no IOMMU group, so no VFIO driver has it.
     """
+    device = look_up(root, name)
     if UUID.fullmatch(name):
-        device = _read_mdev(root, name.lower())
         kind, where = "mediated device", "see `mdevdisplay list`, or `mdevctl list --defined` for one not started"
     else:
-        device = _read_pci(root, name.lower())
         kind, where = "PCI function", "see `lspci -D`"
     if device is None:
         raise DeviceNotFound(f"this host has no {kind} of that name", device=name, hint=where)

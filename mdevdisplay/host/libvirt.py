@@ -1,7 +1,8 @@
 """What libvirt calls the VMs that run: its run-time state, which root may read.
 
-libvirt writes one file a running domain, /run/libvirt/qemu/NAME.xml: ``<domstatus pid='4242'>`` around the live
-``<domain>`` with its name, UUID and title; in OpenStack Nova puts the name that people know into the metadata.
+libvirt writes one file a running domain, /run/libvirt/qemu/NAME.xml, and writes it anew with every change of state:
+``<domstatus state='running' reason='booted' pid='4242'>`` around the live ``<domain>`` with its name, UUID and title;
+in OpenStack Nova puts the name that people know into the metadata.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = ["Domain", "read_domains"]
 _MOST_BYTES = 4 << 20
 _MOST_FILES = 4096
 _LONGEST_TEXT = 4096
+_LONGEST_WORD = 64
 _NOVA = "http://openstack.org/xmlns/libvirt/nova/"
 _NAMESPACE_END = "}"
 
@@ -34,12 +36,17 @@ class Domain:
         name: libvirt's name of it; in OpenStack ``instance-0000001a``.
         uuid: its UUID in lower case.
         others: what else people call it: its title, and the name in OpenStack.
+        state: libvirt's word for its state (virDomainState in src/conf/domain_conf.c): ``running``, ``paused``,
+            ``pmsuspended``, ``crashed``, ``shutdown``, ...; "" where the file has none.
+        reason: libvirt's word for why: ``booted``, ``user``, ``ioerror``, ...; or "".
     """
 
     pid: int
     name: str = ""
     uuid: str = ""
     others: tuple[str, ...] = ()
+    state: str = ""
+    reason: str = ""
 
 
 def read_domains(root: HostRoot, pids: Collection[int]) -> dict[int, Domain]:
@@ -105,6 +112,7 @@ class _Reader:
         self._path: list[str] = []
         self._texts: dict[tuple[str, ...], str] = {}
         self._pid = 0
+        self._state = self._reason = ""
         parser = expat.ParserCreate(namespace_separator=_NAMESPACE_END)
         parser.StartDoctypeDeclHandler = self._refuse
         parser.StartElementHandler = self._start
@@ -119,7 +127,14 @@ class _Reader:
         name, title = self._of("name"), self._of("title")
         nova = next((text for path, text in self._texts.items() if len(path) == 5), "")
         others = dict.fromkeys(text for text in (title, nova.strip()) if text and text != name)
-        return Domain(pid=self._pid, name=name, uuid=self._of("uuid").lower(), others=tuple(others))
+        return Domain(
+            pid=self._pid,
+            name=name,
+            uuid=self._of("uuid").lower(),
+            others=tuple(others),
+            state=self._state,
+            reason=self._reason,
+        )
 
     def _of(self, field: str) -> str:
         return self._texts.get(("domstatus", "domain", field), "").strip()
@@ -134,6 +149,7 @@ class _Reader:
             self._pid = int(pid) if pid.isascii() and pid.isdigit() and len(pid) < 12 else 0
             if not self._pid or self._pid not in self._wanted:
                 raise _Unwanted
+            self._state, self._reason = (attributes.get(word, "")[:_LONGEST_WORD] for word in ("state", "reason"))
         elif self._path == ["domstatus", "domain", "devices"]:  # the long part; libvirt writes the names before it
             raise _Enough
 

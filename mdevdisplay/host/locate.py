@@ -318,7 +318,10 @@ def _position(holder: Holder, displays: Sequence[Device], index: int | None, loc
     )
     if index is None and len(displays) > 1:
         raise LocatorError(
-            f"{describe_holder(holder)} has {len(displays)} displays", device=locator, hint=f"say which: {each}"
+            f"{describe_holder(holder)} has {len(displays)} displays",
+            device=locator,
+            hint=f"say which: {each}",
+            cause="ambiguous-display",
         )
     if index is not None and index >= len(displays):
         raise DeviceNotFound(

@@ -157,7 +157,7 @@ def _no_device(error: OSError, name: str, locator: str) -> MdevDisplayError:
     doing = f"VFIO_GROUP_GET_DEVICE_FD of {name}"
     if error.errno == errno.ESRCH:
         hint = "this driver (GVT-g) opens a vGPU only beside a KVM VM of the same process; read it while its VM runs"
-        return from_oserror(error, device=locator, doing=doing, hint=hint, kind=DriverError)
+        return from_oserror(error, device=locator, doing=doing, hint=hint, kind=DriverError, cause="no-kvm-vm")
     if error.errno == errno.EEXIST:
         hint = "the VM of this process has a vGPU of this driver already"
         return from_oserror(error, device=locator, doing=doing, hint=hint, kind=DeviceBusy)

@@ -25,6 +25,8 @@ class Quirks:
         wants_kvm: it opens a device only beside a KVM VM of the same process (kvmgt.c, intel_vgpu_open_device: ESRCH).
         cursor_sign_lost: it reports a cursor's position as a magnitude (gvt/dmabuf.c, vgpu_get_plane_info copies x_pos
             and not x_sign).
+        bus_master_tells: whether the bus master bit of the PCI command register says that a guest's driver has taken
+            the device. The kernel's samples have no DMA and keep the register as it was made.
         map_hint: what to do where its dma-buf cannot be mapped.
         region_hint: what to do where its region cannot be mapped.
         known: whether these are the quirks of the device's driver; without a name they cannot be.
@@ -37,6 +39,7 @@ class Quirks:
     edid_room: int = 0
     wants_kvm: bool = False
     cursor_sign_lost: bool = False
+    bus_master_tells: bool = True
     map_hint: str = ""
     region_hint: str = ""
     known: bool = True
@@ -53,9 +56,11 @@ _BY_VENDOR = {
     "mbochs": Quirks(
         get_once=True,
         get_when_borrowed=False,
+        bus_master_tells=False,
         map_hint="the mbochs driver refuses every mapping of its dma-bufs; use --backend mbochs, which reads the "
         "same pixels from region 0, or hand the dma-buf on",
     ),
+    "mdpy": Quirks(bus_master_tells=False),
     "nvidia": Quirks(
         # vgpu_add_phys_mapping refuses a second mapping of the console, whoever has the first
         region_hint="NVIDIA's driver allows one mapping of a vGPU's console, and QEMU's display=on takes it: switch "
@@ -64,7 +69,7 @@ _BY_VENDOR = {
 }
 
 _NONE = Quirks()
-_UNKNOWN = Quirks(get_when_borrowed=False, cursor_sign_lost=True, known=False)
+_UNKNOWN = Quirks(get_when_borrowed=False, cursor_sign_lost=True, bus_master_tells=False, known=False)
 
 
 def quirks_of(identity: Identity) -> Quirks:

@@ -242,7 +242,12 @@ def readability_from(body: Body, name: str) -> Readability:
 def findings_to(findings: tuple[Finding, ...]) -> list[Body]:
     """Return findings as objects, as many as travel."""
     return [
-        {"cause": _brief(entry.cause), "evidence": _brief(entry.evidence), "remedy": _brief(entry.remedy)}
+        {
+            "cause": _brief(entry.cause),
+            "evidence": _brief(entry.evidence),
+            "remedy": _brief(entry.remedy),
+            "explains": _brief(" ".join(entry.explains)),
+        }
         for entry in findings[:_MOST_ENTRIES]
     ]
 
@@ -254,7 +259,12 @@ def findings_from(body: Body, name: str) -> tuple[Finding, ...]:
         raise BadMessage(f"{name} is {_short(values)}, not a list of at most {_MOST_ENTRIES}")
     entries = [value if isinstance(value, dict) else {} for value in values]
     return tuple(
-        Finding(cause=text(entry, "cause"), evidence=text(entry, "evidence"), remedy=text(entry, "remedy"))
+        Finding(
+            cause=text(entry, "cause"),
+            evidence=text(entry, "evidence"),
+            remedy=text(entry, "remedy"),
+            explains=tuple(text(entry, "explains").split()),
+        )
         for entry in entries
     )
 

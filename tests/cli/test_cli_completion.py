@@ -19,7 +19,7 @@ SIM = ["sim:", "sim:640x480", "sim:1280x720", "sim:1920x1080", "sim:3840x2160"]
 
 
 OFFERED = {
-    "mdevdisplay ": ["completion", "info", "list", "plugins", "screenshot", "stream", "watch"],
+    "mdevdisplay ": ["completion", "doctor", "info", "list", "plugins", "screenshot", "stream", "watch"],
     "mdevdisplay sc": ["screenshot"],
     "mdevdisplay info ": SIM,
     "mdevdisplay info sim:": ["", "640x480", "1280x720", "1920x1080", "3840x2160"],

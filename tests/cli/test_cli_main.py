@@ -21,7 +21,7 @@ from cli.helpers import PROGRAM, environment, here, here_json, powerless, run
 from mdevdisplay.cli.output import printable
 from mdevdisplay.testing import FakeKernel, Mdpy, Nvidia
 
-COMMANDS = ["completion", "info", "list", "plugins", "screenshot", "stream", "watch"]
+COMMANDS = ["completion", "doctor", "info", "list", "plugins", "screenshot", "stream", "watch"]
 ERROR = ["cause", "message", "device", "hint", "errno", "exit_status"]
 
 

@@ -14,7 +14,7 @@ import mdevdisplay
 from cli.helpers import here, here_json, run_json
 from mdevdisplay.cli import watch
 from mdevdisplay.errors import VmGone
-from mdevdisplay.host import attach
+from mdevdisplay.host import attach, trace_layers
 from mdevdisplay.pixels.frame import Blank
 from mdevdisplay.testing import FakeKernel, Mdpy
 from mdevdisplay.testing.vmm import FakeVmm
@@ -72,16 +72,20 @@ def test_an_isolated_display_on_request() -> None:
     assert facts["backend"]["name"] == "simulated"
 
 
-def test_not_permitted_is_status_four(vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_permitted_is_status_four(kernel: FakeKernel, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a reason and a remedy."""
+    scope = kernel.path / "proc/sys/kernel/yama/ptrace_scope"
+    scope.parent.mkdir(parents=True)
+    scope.write_text("3\n")
 
     def refuse(pidfd: int, fd: int) -> int:
         number = errno.EBADF if pidfd < 0 else errno.EPERM
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(attach, "duplicate_from", refuse)
+    monkeypatch.setattr(trace_layers, "duplicate_from", refuse)
     error = here_json("info", "vm:win10", "--in-process", status=4)["error"]
-    assert (error["cause"], error["errno"]) == ("attach-not-permitted", errno.EPERM)
+    assert (error["cause"], error["errno"]) == ("trace-yama-3", errno.EPERM)
     assert vmm.pid
 
 

@@ -482,7 +482,7 @@ class TestQuirks:
             (Identity(vendor="mbochs"), Identity(vendor="mbochs", driver="mbochs")),
             (Identity(driver="mbochs"), Identity(vendor="mbochs")),
             (Identity(driver="vfio_mdev"), Identity()),
-            (Identity(vendor="acme"), Identity(vendor="mdpy")),
+            (Identity(vendor="acme"), Identity(vendor="another")),
         ],
     )
     def test_the_vendor_counts_and_then_the_driver(self, identity: Identity, like: Identity) -> None:

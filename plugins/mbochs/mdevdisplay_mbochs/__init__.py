@@ -13,7 +13,7 @@ from mdevdisplay.dmabuf import DmaBuf
 from mdevdisplay.errors import BadSurface, GuestChangingMode
 from mdevdisplay.hookspecs import hookimpl
 from mdevdisplay.region import Mappable
-from mdevdisplay.source import Source
+from mdevdisplay.source import Finding, Source
 from mdevdisplay.surface import Match, PlaneType, Refusal, RegionInfo, SurfaceInfo
 from mdevdisplay.vfio import Device, GfxKind, ReadOnlyAccess, RegisterRange
 
@@ -22,6 +22,10 @@ HOOKSPEC_VERSION = (1, 0)
 _VRAM_REGION = 0
 _MMIO_REGION = 2
 _VBE_BASE = 0x500
+_VBE_X_RESOLUTION = 1
+_VBE_Y_RESOLUTION = 2
+_VBE_BITS_PER_PIXEL = 3
+_VBE_ENABLE = 4
 _VBE_X_OFFSET = 8
 _VBE_Y_OFFSET = 9
 _BYTES_PER_PIXEL = 4
@@ -40,8 +44,13 @@ def probe(source: Source) -> Match | Refusal:
 
 @hookimpl
 def readonly_access() -> ReadOnlyAccess:
-    """Reading the two VBE registers of the display's start changes nothing."""
-    return ReadOnlyAccess(registers=(RegisterRange(_MMIO_REGION, _register(_VBE_X_OFFSET), 4),))
+    """Reading the VBE registers of the mode and of the display's start changes nothing."""
+    return ReadOnlyAccess(
+        registers=(
+            RegisterRange(_MMIO_REGION, _register(_VBE_X_RESOLUTION), 8),
+            RegisterRange(_MMIO_REGION, _register(_VBE_X_OFFSET), 4),
+        )
+    )
 
 
 @hookimpl
@@ -82,13 +91,33 @@ def query_region(source: Device, surface: SurfaceInfo) -> Mappable:
     )
 
 
-def _start(source: Device, registers: RegionInfo) -> tuple[int, int]:
-    """Return X_OFFSET and Y_OFFSET; the driver answers reads of exactly two bytes."""
-    x, y = (
-        int.from_bytes(source.pread(registers, _register(number), 2), "little")
-        for number in (_VBE_X_OFFSET, _VBE_Y_OFFSET)
+@hookimpl
+def diagnose(source: Device) -> list[Finding]:
+    """Say by the VBE registers why the plane shows nothing (mbochs_check_framebuffer); nothing where it shows."""
+    registers = source.region(_MMIO_REGION)
+    if registers is None or source.query_plane(PlaneType.PRIMARY, GfxKind.DMABUF) is not None:
+        return []
+    width, height, bits, enable = (
+        _read(source, registers, number)
+        for number in (_VBE_X_RESOLUTION, _VBE_Y_RESOLUTION, _VBE_BITS_PER_PIXEL, _VBE_ENABLE)
     )
-    return x, y
+    told = f"VBE registers: {width}x{height}, {bits} bits per pixel, ENABLE 0x{enable:02x}"
+    if enable & 1:
+        cause = "plane-not-ready"
+        told += "; the driver hands out 32 bits per pixel and at least 64x64, inside its video memory"
+    else:
+        cause = "plane-disabled" if width and height else "guest-driver-not-loaded"
+    return [Finding(cause=cause, evidence=told, explains=("nothing-displayed",))]
+
+
+def _start(source: Device, registers: RegionInfo) -> tuple[int, int]:
+    """Return X_OFFSET and Y_OFFSET."""
+    return _read(source, registers, _VBE_X_OFFSET), _read(source, registers, _VBE_Y_OFFSET)
+
+
+def _read(source: Device, registers: RegionInfo, number: int) -> int:
+    """Return a VBE register; the driver answers reads of exactly two bytes."""
+    return int.from_bytes(source.pread(registers, _register(number), 2), "little")
 
 
 def _register(number: int) -> int:

@@ -1,0 +1,109 @@
+"""``mdevdisplay doctor``."""
+
+from __future__ import annotations
+
+import click
+
+from mdevdisplay.cli import Command
+from mdevdisplay.cli.options import (
+    FiniteRange,
+    backend_option,
+    isolated_option,
+    json_option,
+    locator_argument,
+    timeout_option,
+)
+from mdevdisplay.cli.output import print_json, print_line, printable
+from mdevdisplay.diagnose import Ends, Report, diagnose, diagnose_host
+from mdevdisplay.diagnose.facts import report_facts
+from mdevdisplay.diagnose.lines import reports_lines
+from mdevdisplay.display import devices
+
+__all__ = ["command"]
+
+_WORST_FIRST = (Ends.BROKEN, Ends.USAGE, Ends.NOT_PERMITTED, Ends.NOTHING, Ends.SEEN)
+
+
+@click.command("doctor", cls=Command)
+@locator_argument(required=False)
+@backend_option
+@isolated_option
+@timeout_option
+@click.option(
+    "--watch",
+    type=FiniteRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Also wait for a change of the picture.",
+)
+@click.option(
+    "--bundle",
+    type=click.Path(),
+    metavar="FILE.tar.gz",
+    help="Also write all that a bug report needs into this file, without names and pixels; - is refused.",
+)
+@click.option("--with-names", is_flag=True, help="Leave names of VMs, devices, this host and people in the bundle.")
+@click.option("--with-pixels", is_flag=True, help="Put the picture into the bundle.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    locator: str | None,
+    backend: str | None,
+    isolated: bool | None,
+    timeout: float,
+    watch: float,
+    bundle: str | None,
+    with_names: bool,
+    with_pixels: bool,
+    as_json: bool,
+) -> None:
+    """Say why a screen is black: a verdict, then every step with its evidence, then what to do.
+
+    Without LOCATOR it examines this host, and every vGPU of it. It is safe on a running VM.
+
+    Exit status: 0 the picture is seen; 3 nothing is displayed; 4 not permitted; 1 something is broken; 2 wrong usage.
+    """
+    if (with_names or with_pixels) and not bundle:
+        raise click.UsageError("--with-names and --with-pixels are for --bundle.")
+    if bundle == "-":
+        raise click.UsageError("--bundle needs the name of a file: standard output is for the report.")
+    if locator is None:
+        listed = [device.locator for device in devices()]
+        reports = [diagnose_host()]
+    else:
+        listed, reports = [locator], []
+    reports += [diagnose(each, backend=backend, isolated=isolated, timeout=timeout, watch=watch) for each in listed]
+    worst = min(reports, key=lambda report: _WORST_FIRST.index(report.ends))
+    if not as_json:  # before the bundle, which may not be writable
+        _print(reports)
+    if bundle:
+        from mdevdisplay.diagnose.bundle import write_bundle
+
+        write_bundle(
+            bundle,
+            reports,
+            with_names=with_names,
+            with_pixels=with_pixels,
+            backend=backend,
+            isolated=isolated,
+            timeout=timeout,
+        )
+    if as_json:
+        print_json(
+            verdict=worst.verdict,
+            cause=worst.cause,
+            exit_status=worst.exit_status,
+            reports=[report_facts(report) for report in reports],
+            **({"bundle": bundle} if bundle else {}),
+        )
+    elif bundle:
+        print_line(f"\nwritten: {printable(bundle)}")
+    ctx.exit(worst.exit_status)
+
+
+def _print(reports: list[Report]) -> None:
+    for line in reports_lines(reports):
+        print_line(
+            "".join(click.style(printable(span.text), bold=span.bold or None, fg=span.colour or None) for span in line)
+        )

@@ -1,0 +1,134 @@
+"""The host's side: modules, IOMMU, the device in sysfs, and devices that can never show anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mdevdisplay.diagnose.report import Examination
+from mdevdisplay.diagnose.subject import Subject
+from mdevdisplay.host.attach import describe_holder
+from mdevdisplay.host.devices import PCI_ADDRESS, HostDevice, list_functions, list_mdevs
+from mdevdisplay.host.root import HostRoot, read_attribute
+
+__all__ = ["examine_device", "examine_host"]
+
+_MOST_ENTRIES = 4096
+_DISPLAY_CLASS = "0x03"
+_NVIDIA_TYPE = "nvidia/current_vgpu_type"
+_NEVER = {"i915": "sriov-intel", "xe": "sriov-intel", "amdgpu": "sriov-amd", "gim": "sriov-amd"}
+_NEVER_BY_VENDOR = {"0x8086": "sriov-intel", "0x1002": "sriov-amd"}
+
+
+def examine_host(exam: Examination, root: HostRoot) -> int:
+    """Look at VFIO, mdev and the IOMMU; return how many vGPUs there are."""
+    mdevs, functions = list_mdevs(root), list_functions(root)
+    has_mdev = (root.sys / "bus/mdev").is_dir()
+    has_vfio = _exists(root.dev / "vfio/vfio") or _exists(root.dev / "vfio/devices")
+    groups = _names(root.sys / "kernel/iommu_groups")
+    parents = _names(root.sys / "class/mdev_bus")
+    release = read_attribute(root.proc / "sys/kernel/osrelease")
+    exam.ok(
+        "host",
+        f"Linux {release or 'of an unknown version'}; /dev/vfio is {'there' if has_vfio else 'missing'}; "
+        f"mdev is {'loaded' if has_mdev else 'not loaded'}; {len(groups)} IOMMU groups; "
+        f"{len(mdevs)} mediated devices, {len(functions)} vGPU functions",
+    )
+    if not has_vfio:
+        exam.found("no-vfio", f"{root.dev}/vfio/vfio is missing")
+    if not has_mdev and not functions:
+        exam.found("no-mdev", f"{root.sys}/bus/mdev is missing, and no virtual function of a GPU is a vGPU")
+    if parents:
+        exam.names["parent"] = parents[0]
+        exam.ok("host", f"vGPUs can be made on {', '.join(parents[:8])}")
+    return len(mdevs) + len(functions)
+
+
+def examine_device(exam: Examination, subject: Subject, root: HostRoot) -> bool:
+    """Look at the device in sysfs and at who holds it; return whether it may be opened."""
+    device = subject.device
+    for holder in subject.holders:
+        exam.is_secret(holder.vm.name, holder.vm.uuid, *holder.vm.aliases)
+    if subject.holder is not None:
+        holder = subject.holder
+        exam.names |= {"vm": holder.vm.name or "NAME", "pid": str(holder.pid), "holder": describe_holder(holder)}
+        exam.ok("device", f"held by {describe_holder(holder)}, uid {holder.uid}")
+    elif len(subject.holders) > 1:
+        exam.ok("device", "held by " + ", ".join(map(describe_holder, subject.holders[:8])))
+    if device is None:
+        return True
+    name = device.identity.name
+    exam.is_secret(name)
+    exam.names |= {"device": name, "group": device.group or "GROUP", "parent": device.identity.parent or "PARENT"}
+    exam.ok("device", _describe(device))
+    if not subject.holders:
+        exam.ok("device", "no process that may be looked at holds it")
+    _examine_type(exam, device)
+    return not PCI_ADDRESS.fullmatch(name) or _examine_function(exam, device, root, held=bool(subject.holders))
+
+
+def _describe(device: HostDevice) -> str:
+    identity = device.identity
+    kind = " ".join(part for part in (identity.mdev_type, f"({device.type_name})" if device.type_name else "") if part)
+    of = f" of {identity.parent}" if identity.parent else ""
+    return (
+        f"{identity.name}: {kind or 'PCI function'}{of}, driver {identity.driver or 'none'}, "
+        f"IOMMU group {device.group or 'none'}"
+    )
+
+
+def _examine_type(exam: Examination, device: HostDevice) -> None:
+    if device.identity.vendor == "nvidia" and device.type_name.endswith("C"):
+        exam.found("compute-only-type", f"its vGPU type is {device.type_name}")
+
+
+def _examine_function(exam: Examination, device: HostDevice, root: HostRoot, *, held: bool) -> bool:
+    """Say what kind of PCI function it is; return whether it may be opened: one that can never show is not."""
+    path = root.sys / "bus/pci/devices" / device.identity.name
+    if not device.group:
+        exam.found("iommu-off", f"{device.identity.name} is in no IOMMU group")
+    number = read_attribute(path / _NVIDIA_TYPE)
+    if number:
+        if number == "0":
+            exam.ends("nvidia-no-type", f"{path / _NVIDIA_TYPE} is 0")
+            return False
+        return True
+    kind = read_attribute(path / "class")
+    if (path / "physfn").is_symlink():
+        physical = _driver(path / "physfn")
+        cause = _NEVER.get(physical) or _NEVER_BY_VENDOR.get(read_attribute(path / "vendor"), "")
+        evidence = f"a virtual function of {device.identity.parent or 'unknown'} (driver {physical or 'none'})"
+        if not cause or not kind.startswith(_DISPLAY_CLASS):
+            return True
+    else:
+        if not device.vfio:  # still the host's own: the error of opening it says what to do
+            return True
+        cause = "passthrough" if kind.startswith(_DISPLAY_CLASS) else "not-a-display"
+        evidence = f"a whole PCI function of class {kind or 'unknown'}, bound to {device.identity.driver}"
+    if held:
+        if cause != "not-a-display":
+            exam.found(cause, evidence)
+        return True
+    exam.ends(cause, evidence, step="device")
+    exam.leave_out("opening the device: vfio-pci resets a function that it opens, and nothing could be seen")
+    return False
+
+
+def _driver(path: Path) -> str:
+    try:
+        return (path / "driver").resolve(strict=True).name
+    except (OSError, RuntimeError):
+        return ""
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # it is there, and we may not look
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in folder.iterdir())[:_MOST_ENTRIES]
+    except OSError:
+        return []

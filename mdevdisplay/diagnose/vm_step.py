@@ -1,0 +1,108 @@
+"""The VM's side: whether it runs, and which of its cards its consoles show."""
+
+from __future__ import annotations
+
+from mdevdisplay.diagnose.report import Examination
+from mdevdisplay.diagnose.subject import Subject
+from mdevdisplay.gpu.render_nodes import render_nodes
+from mdevdisplay.host.console import Console, VgpuSetting, parse_console
+from mdevdisplay.host.holders import Holder
+from mdevdisplay.host.processes import Process
+from mdevdisplay.host.root import HostRoot
+from mdevdisplay.host.running import running_state
+
+__all__ = ["examine_consoles", "examine_vm"]
+
+_SECONDS = 1.0
+"""What asking for the VM's state may take."""
+_BY_STATE = {
+    "paused": "vm-paused",
+    "suspended": "guest-asleep",
+    "stopped": "vm-stopped",
+    "crashed": "vm-crashed",
+    "starting": "vm-starting",
+    "shutdown": "vm-crashed",
+}
+
+
+def examine_vm(exam: Examination, subject: Subject, root: HostRoot) -> Console | None:
+    """Ask whether the VM runs; return what its command line says of its consoles."""
+    holder = subject.holder
+    if holder is None or not holder.vm.kind:
+        return None
+    console = parse_console(_command_line(holder, root))
+    state = running_state(root, holder, console=console, seconds=_SECONDS)
+    for text in state.left_out:
+        exam.leave_out(text)
+    told = f"{state.state}, says {state.told_by}" if state.told_by else state.state
+    evidence = f"{told}: {state.detail}" if state.detail else told
+    if state.state in _BY_STATE:
+        exam.found(_BY_STATE[state.state], evidence)
+    elif state.state == "unknown":
+        exam.ok("vm", "whether it runs is not known")
+    else:
+        exam.ok("vm", evidence)
+    return console
+
+
+def examine_consoles(
+    exam: Examination, subject: Subject, root: HostRoot, console: Console | None, *, by_dmabuf: bool
+) -> None:
+    """Say where QEMU's consoles look; ``by_dmabuf``: the vGPU hands dma-bufs out, which QEMU shows by OpenGL alone."""
+    if console is None:
+        return
+    name = subject.device.identity.name if subject.device is not None else ""
+    setting = _setting(console, name)
+    viewers = ", ".join(viewer.kind + (" with OpenGL" if viewer.gl else "") for viewer in console.viewers) or "none"
+    exam.ok("vm", f"QEMU's viewers: {viewers}; its other video cards: {', '.join(console.cards) or 'none'}")
+    if console.ramfb or (setting is not None and setting.ramfb):
+        exam.found("only-ramfb", "the VM has ramfb, on which firmware and boot loaders draw")
+    if console.cards:
+        exam.found("second-video-device", f"beside the vGPU the VM has {', '.join(console.cards)}")
+    if setting is None:
+        return
+    if setting.display == "off":
+        exam.found("display-off", f"QEMU has {setting.driver} of {setting.name} with display=off, as by default")
+        return
+    if by_dmabuf:
+        _examine_opengl(exam, subject, root, console, setting)
+
+
+def _examine_opengl(
+    exam: Examination, subject: Subject, root: HostRoot, console: Console, setting: VgpuSetting
+) -> None:
+    drawing = [viewer for viewer in console.viewers if viewer.gl or viewer.kind == "egl-headless"]
+    if not drawing:
+        exam.found(
+            "no-egl-headless", f"QEMU has display={setting.display} for {setting.name} and no viewer with OpenGL"
+        )
+        return
+    parent = subject.device.identity.parent if subject.device is not None else ""
+    nodes = render_nodes(root)
+    own = next((node for node in nodes if node.address == parent), None)
+    if own is None:
+        return
+    for viewer in drawing:
+        # without rendernode= QEMU takes the first that it finds (ui/egl-helpers.c, qemu_egl_rendernode_open)
+        used = viewer.rendernode.rpartition("/")[2] or nodes[0].name
+        if used != own.name:
+            how = f"rendernode={viewer.rendernode}" if viewer.rendernode else f"the first render node, {used}"
+            exam.found(
+                "wrong-render-node",
+                f"{viewer.kind} draws with {how}; the vGPU is a part of {parent}, which is /dev/dri/{own.name}",
+            )
+
+
+def _setting(console: Console, name: str) -> VgpuSetting | None:
+    for setting in console.vgpus:
+        if setting.name == name:
+            return setting
+    return console.vgpus[0] if len(console.vgpus) == 1 and not name else None
+
+
+def _command_line(holder: Holder, root: HostRoot) -> tuple[str, ...]:
+    try:
+        with Process(root.proc, holder.pid) as process:
+            return process.command_line()
+    except OSError:
+        return ()
