@@ -13,7 +13,7 @@ import traceback
 
 from measure import Figure, print_figures
 
-GROUPS = ("startup", "capture", "live", "convert", "tiling", "gpu_import", "isolated", "png", "endurance")
+GROUPS = ("startup", "capture", "live", "convert", "tiling", "gpu_import", "doctor", "isolated", "png", "endurance")
 
 
 def main() -> None:

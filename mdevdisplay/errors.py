@@ -1,8 +1,8 @@
 """Every error that mdevdisplay raises, and the one place where errno becomes one of them.
 
 Each error names the device, says what was asked and what came back, and ends with what to do.
-``cause`` is a short stable id (``"device-busy"``) for programs, for ``--json`` and for ``doctor``, which begins where an
-error ends: the same id stands in its table of causes (`mdevdisplay.diagnose.causes`) and in docs/screen-is-black.md.
+``cause`` is a short stable id (``"device-busy"``) for programs, for ``--json`` and for ``doctor``, which begins where
+an error ends: the same id stands in its table (`mdevdisplay.diagnose.causes`) and in docs/screen-is-black.md.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def command(
 
     Exit status: 0 the picture is seen; 3 nothing is displayed; 4 not permitted; 1 something is broken; 2 wrong usage.
     """
-    if (with_names or with_pixels) and not bundle:
+    if (with_names or with_pixels) and bundle is None:
         raise click.UsageError("--with-names and --with-pixels are for --bundle.")
     if bundle == "-":
         raise click.UsageError("--bundle needs the name of a file: standard output is for the report.")
@@ -77,7 +77,7 @@ def command(
     worst = min(reports, key=lambda report: _WORST_FIRST.index(report.ends))
     if not as_json:  # before the bundle, which may not be writable
         _print(reports)
-    if bundle:
+    if bundle is not None:
         from mdevdisplay.diagnose.bundle import write_bundle
 
         write_bundle(
@@ -95,9 +95,9 @@ def command(
             cause=worst.cause,
             exit_status=worst.exit_status,
             reports=[report_facts(report) for report in reports],
-            **({"bundle": bundle} if bundle else {}),
+            **({"bundle": bundle} if bundle is not None else {}),
         )
-    elif bundle:
+    elif bundle is not None:
         print_line(f"\nwritten: {printable(bundle)}")
     ctx.exit(worst.exit_status)
 

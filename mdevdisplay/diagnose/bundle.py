@@ -383,7 +383,7 @@ def _readme(names: Sequence[str], notes: Sequence[str], *, with_names: bool, wit
         lines += ["Names of VMs, devices, this machine and its users are in it, as --with-names asked for."]
     else:
         lines += [
-            "Names were replaced: vm-1, device-1, uuid-1, host, user-1, ip-1, mac-1, serial-1 and so on. The same word",
+            "Names were replaced: vm-1, device-1, uuid-1, host, user-1, ip-1, mac-1, path-1 and so on. The same word",
             "stands for the same name everywhere in this bundle. An EDID is without its serial number and texts.",
             "A name of one or two characters, or of digits alone, was only replaced where it is nothing but a name:",
             "in quotes, after `vm:`, in a command. --with-names leaves all names in.",

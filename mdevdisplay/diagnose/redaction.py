@@ -36,6 +36,8 @@ _IPV6 = re.compile(
     r"(?<![\w:])([0-9a-f:]{0,40}:[0-9a-f:]{0,40}[0-9a-f:](?:\.[0-9]{1,3}){0,3}(?:%\w{1,16})?)(?!\w)", re.IGNORECASE
 )
 _HOME = re.compile(r"(?<!\w)/home/([^/\s'\":,;()\[\]<>]+)")
+_PATH = re.compile(r"(?<![\w.])/(?:home/[^/\s]+|root|srv|mnt|media|opt|data|tmp|var/tmp)/([^\s'\":,;()\[\]<>…]+)")
+"""Where people choose the names of files themselves."""
 _SERIAL = re.compile(r"\bserial(?:[ _-]?(?:number|no))?[ \t]*[:=][ \t]*(\w[\w.-]*)", re.IGNORECASE)
 
 
@@ -46,11 +48,12 @@ def is_plain_name(name: str) -> bool:
 
 @attrs.frozen
 class _Secret:
-    """A spelling that is looked for, and what stands in its place."""
+    """What is looked for, and what stands in its place; no ``spelling`` where upper and lower case are one."""
 
     pattern: re.Pattern[str]
     placeholder: str
     spelling: str = ""
+    plain: bool = True
 
 
 @attrs.frozen(order=True)
@@ -61,7 +64,7 @@ class _Span:
 
 
 class Redactor:
-    """Replaces the names that it was told of, and whatever looks like a UUID, an address of a network, or a home."""
+    """Replaces the names that it was told of, and what looks like a UUID, a network's address or a file of people's."""
 
     def __init__(self, *, active: bool = True) -> None:
         """Make one; one that is not ``active`` returns every text as it is."""
@@ -137,7 +140,7 @@ class Redactor:
     def _cut_short(self, text: str) -> Iterator[_Span]:
         """Yield a name's beginning where a text was cut in the middle of it."""
         end = len(text) - len(_CUT)
-        for secret in (secret for secrets in self._secrets.values() for secret in secrets if secret.spelling):
+        for secret in (secret for secrets in self._secrets.values() for secret in secrets if secret.plain):
             for length in range(min(len(secret.spelling) - 1, end), _LEAST - 1, -1):
                 start = end - length
                 if text.startswith(secret.spelling[:length], start) and not (start and text[start - 1].isalnum()):
@@ -151,6 +154,8 @@ class Redactor:
             yield self._span(match, "mac", match[1].lower().replace("-", ":"))
         for match in _HOME.finditer(text):
             yield self._span(match, "user", match[1])
+        for match in _PATH.finditer(text):
+            yield self._span(match, "path", match[1])
         for match in _SERIAL.finditer(text):
             yield self._span(match, "serial", match[1])
         if not addresses:
@@ -202,7 +207,7 @@ def _address(text: str) -> str:
 def _secret(spelling: str, placeholder: str, kind: str) -> _Secret:
     escaped = re.escape(spelling)
     if not is_plain_name(spelling):
-        return _Secret(_where_it_is_a_name(escaped), placeholder)
+        return _Secret(_where_it_is_a_name(escaped), placeholder, spelling, plain=False)
     before = _BEFORE if spelling[0].isalnum() else ""
     after = _AFTER if spelling[-1].isalnum() else ""
     if kind == "host":  # host names have no case: RFC 4343

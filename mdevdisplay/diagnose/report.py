@@ -152,7 +152,9 @@ class Examination:
             remedy=(*map(_cut, remedy), *self._remedy(cause)),
             source=cause.source if cause else "",
         )
-        self._candidates.append(_Candidate(found, explains, -1, cause))
+        # a cause of the backend's own is told by who knows best
+        rank = CAUSES.index(cause) if cause else -1
+        self._candidates.append(_Candidate(found, explains, rank, cause))
         self._write(step, State.NOTE, (f"{found.evidence} [{found.cause}]",))
 
     def ends(self, name: str, evidence: str, remedy: Iterable[str] = (), step: str = "") -> None:

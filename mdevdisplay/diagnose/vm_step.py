@@ -13,6 +13,8 @@ from mdevdisplay.host.running import running_state
 
 __all__ = ["examine_consoles", "examine_vm"]
 
+_BY_RENDER_NODE = ("egl-headless", "spice", "spice-app", "dbus")
+"""The viewers that draw on a render node; a window draws with its desktop's OpenGL."""
 _SECONDS = 1.0
 """What asking for the VM's state may take."""
 _BY_STATE = {
@@ -21,7 +23,7 @@ _BY_STATE = {
     "stopped": "vm-stopped",
     "crashed": "vm-crashed",
     "starting": "vm-starting",
-    "shutdown": "vm-crashed",
+    "shutdown": "vm-shut-down",
 }
 
 
@@ -72,6 +74,7 @@ def _examine_opengl(
     exam: Examination, subject: Subject, root: HostRoot, console: Console, setting: VgpuSetting
 ) -> None:
     drawing = [viewer for viewer in console.viewers if viewer.gl or viewer.kind == "egl-headless"]
+    headless = [viewer for viewer in drawing if viewer.kind in _BY_RENDER_NODE]
     if not drawing:
         exam.found(
             "no-egl-headless", f"QEMU has display={setting.display} for {setting.name} and no viewer with OpenGL"
@@ -82,15 +85,25 @@ def _examine_opengl(
     own = next((node for node in nodes if node.address == parent), None)
     if own is None:
         return
-    for viewer in drawing:
+    for viewer in headless:
         # without rendernode= QEMU takes the first that it finds (ui/egl-helpers.c, qemu_egl_rendernode_open)
-        used = viewer.rendernode.rpartition("/")[2] or nodes[0].name
+        used = _node_name(viewer.rendernode, root) or nodes[0].name
         if used != own.name:
             how = f"rendernode={viewer.rendernode}" if viewer.rendernode else f"the first render node, {used}"
             exam.found(
                 "wrong-render-node",
                 f"{viewer.kind} draws with {how}; the vGPU is a part of {parent}, which is /dev/dri/{own.name}",
             )
+
+
+def _node_name(path: str, root: HostRoot) -> str:
+    """Return the name of a render node's path, which may be a link as below /dev/dri/by-path."""
+    if not path:
+        return ""
+    try:
+        return (root.path / path.lstrip("/")).resolve().name
+    except (OSError, RuntimeError, ValueError):
+        return path.rpartition("/")[2]
 
 
 def _setting(console: Console, name: str) -> VgpuSetting | None:
@@ -103,6 +116,8 @@ def _setting(console: Console, name: str) -> VgpuSetting | None:
 def _command_line(holder: Holder, root: HostRoot) -> tuple[str, ...]:
     try:
         with Process(root.proc, holder.pid) as process:
-            return process.command_line()
+            words = process.command_line()
+            # a wrapper may have started it under any first word
+            return words if parse_console(words) is not None else (process.program(), *words[1:])
     except OSError:
         return ()

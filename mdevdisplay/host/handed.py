@@ -65,7 +65,12 @@ def open_inherited(locator: str, root: HostRoot) -> Device:
     except (OSError, OverflowError) as error:
         hint = "the program that starts this one must pass it on: pass_fds in Python, 7<>FILE in a shell"
         raise from_oserror(
-            _as_oserror(error), device=locator, doing=f"looking at descriptor {fd}", hint=hint, kind=DeviceGone
+            _as_oserror(error),
+            device=locator,
+            doing=f"looking at descriptor {fd}",
+            hint=hint,
+            kind=DeviceGone,
+            cause="bad-descriptor",
         ) from error
     return borrow_descriptor(copy, locator, Words(), root)
 
@@ -175,6 +180,7 @@ def _connected(path: str, locator: str) -> socket.socket:
         doing=f"connecting to {path!r}",
         hint=hint,
         kind=DeviceGone if isinstance(failure, ConnectionRefusedError) else None,
+        cause=None if isinstance(failure, PermissionError) else "bad-hand-over",
     ) from failure
 
 

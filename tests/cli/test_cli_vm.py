@@ -96,7 +96,7 @@ def test_not_permitted_is_status_four(kernel: FakeKernel, vmm: FakeVmm, monkeypa
         ("pid:4194303", 1, "no-such-device"),
         ("pid:x", 2, "bad-locator"),
         ("fd:x", 2, "bad-locator"),
-        ("unix:/nowhere/at/all", 1, "device-gone"),
+        ("unix:/nowhere/at/all", 1, "bad-hand-over"),
         ("nobody", 2, "bad-locator"),
     ],
 )

@@ -31,8 +31,13 @@ _STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("unsupported-modifier", ("unknown-modifier",)),
     ("one-colour", ("all-black",)),
 )
-_SAME = ({"einval-forever", "eio", "etimedout"}, {"small-buffer", "unknown-fourcc", "unknown-modifier"})
-"""Faults of which the driver shows one or another: it fails with one errno, and a buffer has one first fault."""
+_SAME = (
+    {"einval-forever", "eio", "etimedout"},
+    {"short-size", "short-stride", "unknown-fourcc"},
+)
+_MEMORY = {"small-buffer", "unknown-fourcc", "unknown-modifier"}
+"""Faults of which the driver shows one or another: it fails with one errno, nobody can say whether the bytes of an
+unknown format are too few, and a buffer has one first fault."""
 _ONE_OF = (
     {"zero-size", "short-size", "size-pow2", "huge", "huge-stride"},
     {"zero-format", "unknown-fourcc"},
@@ -45,8 +50,11 @@ _HARMLESS = (
     *("enomem-once", "einval", "efault", "size-pow2", "hotspot-unknown", "hotspot-outside", "cursor-is-primary"),
     *("cursor-sign-lost", "recycled-ids", "new-id-every-query:3", "get-once", "no-cloexec", "torn"),
 )
-_ONLY_REGION = {"not-mappable": ("region-refused",)}
-_ONLY_DMABUF = {"driver-error": ("get-einval", "get-enoent"), "no-render-node": ("dmabuf-enodev",)}
+_BY_WAY: dict[str, dict[str, tuple[str, ...]]] = {
+    "both": {},
+    "region": {"not-mappable": ("region-refused",)},
+    "dmabuf": {"driver-error": ("get-einval", "get-enoent"), "no-render-node": ("dmabuf-enodev",)},
+}
 
 
 @attrs.frozen
@@ -79,7 +87,7 @@ def random_combinations(number: int, seed: int) -> list[Combination]:
 def _one(chooser: random.Random) -> Combination:
     via = chooser.choice(("both", "region", "dmabuf"))
     harmful = [fault for _, faults in _STAGES for fault in faults]
-    memory = _ONLY_REGION if via == "region" else _ONLY_DMABUF if via == "dmabuf" else {}
+    memory = _BY_WAY[via]
     harmful += [fault for faults in memory.values() for fault in faults]
     faults = chooser.sample(harmful, chooser.choice((0, 1, 1, 1, 2, 2, 3)))
     faults += chooser.sample(_HARMLESS, chooser.choice((0, 1, 1, 2)))
@@ -112,8 +120,8 @@ def _right(faults: set[str], memory: dict[str, tuple[str, ...]]) -> set[str]:
 
 
 def _alike(memory: dict[str, tuple[str, ...]]) -> Iterable[set[str]]:
-    yield _SAME[0]
-    yield _SAME[1] | {fault for faults in memory.values() for fault in faults}
+    yield from _SAME
+    yield _MEMORY | {fault for faults in memory.values() for fault in faults}
 
 
 def examine(combinations: Iterable[Combination]) -> list[Outcome]:

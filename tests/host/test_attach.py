@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
+import attrs
 import pytest
 
 import mdevdisplay
@@ -23,7 +26,7 @@ from mdevdisplay.errors import (
     NotPermitted,
     VmGone,
 )
-from mdevdisplay.host import HostRoot, attach, open_device
+from mdevdisplay.host import HostRoot, attach, open_device, refusals, trace_layers
 from mdevdisplay.host.holders import find_holder
 from mdevdisplay.testing import Driver, FakeKernel, Mbochs, Mdpy, Mtty
 from mdevdisplay.testing.vmm import FakeVmm
@@ -128,6 +131,27 @@ class TestChoice:
         mdevdisplay.open("vm:a/1").close()
 
 
+class Refuse(Protocol):
+    """See `refuse`."""
+
+    def __call__(self, number: int, *, to_nothing: int = errno.EBADF) -> None: ...
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """A function that has pidfd_getfd fail; ``to_nothing``: with which errno for a pidfd of -1."""
+
+    def start(number: int, *, to_nothing: int = errno.EBADF) -> None:
+        def fail(pidfd: int, fd: int) -> int:
+            failed = to_nothing if pidfd < 0 else number
+            raise OSError(failed, os.strerror(failed))
+
+        monkeypatch.setattr(attach, "duplicate_from", fail)
+        monkeypatch.setattr(trace_layers, "duplicate_from", fail)
+
+    return start
+
+
 class TestInTheWay:
     """What can go wrong, each a clear error with nothing left open."""
 
@@ -191,48 +215,79 @@ class TestInTheWay:
         with pytest.raises(NotADisplay, match="no VFIO device but"):
             attach.attach(holder, mdevdisplay.host.holders.HeldDevice(fd=1), driver.name, root)
 
-    @pytest.mark.parametrize("scope", ["0", "1", "3"])
-    def test_not_permitted(self, kernel: FakeKernel, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch, scope: str) -> None:
-        """EPERM is NotPermitted, and the hint says which of the many reasons is likely."""
-
-        def refuse(pidfd: int, fd: int) -> int:
-            number = errno.EBADF if pidfd < 0 else errno.EPERM
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(attach, "duplicate_from", refuse)
+    @pytest.mark.parametrize(
+        ("scope", "cause"), [("0", "attach-not-permitted"), ("1", "attach-not-permitted"), ("3", "trace-yama-3")]
+    )
+    def test_not_permitted(self, kernel: FakeKernel, vmm: FakeVmm, refuse: Refuse, scope: str, cause: str) -> None:
+        """EPERM is NotPermitted, and says which layer it was. The VMM is this program's child, which passes at 1."""
+        refuse(errno.EPERM)
         path = kernel.path / "proc/sys/kernel/yama/ptrace_scope"
         path.parent.mkdir(parents=True)
         path.write_text(f"{scope}\n")
         with pytest.raises(NotPermitted, match="pidfd_getfd of descriptor") as caught:
             mdevdisplay.open("vm:win10")
-        assert caught.value.cause == "attach-not-permitted"
+        assert caught.value.cause == cause
         assert caught.value.errno == errno.EPERM
-        assert ("ptrace_scope is 3" in caught.value.hint) == (scope == "3")
-        assert "docs/permissions.md" in caught.value.hint
+        assert ("ptrace_scope is 3" in caught.value.message) == (scope == "3")
+        assert caught.value.hint.endswith("docs/permissions.md")
 
-    @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
-    def test_a_seccomp_filter(self, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def test_the_error_says_what_the_doctor_says(self, kernel: FakeKernel, vmm: FakeVmm, refuse: Refuse) -> None:
+        """The same cause, the evidence in the message, the remedy as the hint."""
+        refuse(errno.EPERM)
+        status = kernel.path / f"proc/{vmm.pid}/status"
+        status.write_text(re.sub(r"(?m)^CapPrm:.*$", f"CapPrm:\t{1 << 50:x}", status.read_text()))
+        own = kernel.path / "own"
+        own.mkdir()
+        (own / str(vmm.pid)).symlink_to(f"/proc/{vmm.pid}")
+        (own / "self").mkdir()
+        ours = re.sub(r"(?m)^Cap(\w+):.*$", r"Cap\1:\t0", Path("/proc/self/status").read_text())
+        (own / "self/status").write_text(ours)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(refusals, "OWN_PROC", own)
+            holder = find_holder(HostRoot(kernel.path), vmm.pid)
+            assert holder is not None
+            refusal = refusals.explain(holder, HostRoot(kernel.path))
+            with pytest.raises(NotPermitted) as caught:
+                mdevdisplay.open("vm:win10")
+        expected = "trace-capabilities" if os.getuid() else "trace-no-ptrace-capability"
+        assert caught.value.cause == refusal.cause == expected
+        assert caught.value.message.endswith(refusal.evidence)
+        assert "CapPrm 4000000000000" in refusal.evidence
+        assert caught.value.hint == refusal.remedy
+
+    @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EINVAL])
+    def test_a_seccomp_filter(self, vmm: FakeVmm, refuse: Refuse, number: int) -> None:
         """A call that fails whatever it is called with is filtered: that is neither the user's nor the VM's doing."""
-
-        def filtered(pidfd: int, fd: int) -> int:
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(attach, "duplicate_from", filtered)
+        refuse(number, to_nothing=number)
         with pytest.raises(NotPermitted, match=errno.errorcode[number]) as caught:
             mdevdisplay.open("vm:win10")
-        assert "seccomp" in caught.value.hint
+        assert (caught.value.cause, caught.value.errno) == ("trace-seccomp", number)
+        assert "pidfd_getfd" in caught.value.hint
 
-    def test_a_security_module_forbids_the_file(self, vmm: FakeVmm, monkeypatch: pytest.MonkeyPatch) -> None:
-        """EACCES comes after the attach was allowed."""
+    def test_a_kernel_or_filter_without_the_call(self, vmm: FakeVmm, refuse: Refuse) -> None:
+        """ENOSYS is a filter's where this process has one, and an old kernel's otherwise."""
+        refuse(errno.ENOSYS, to_nothing=errno.ENOSYS)
+        with pytest.raises(NotPermitted, match="ENOSYS") as caught:
+            mdevdisplay.open("vm:win10")
+        filtered = "Seccomp:\t0" not in Path("/proc/self/status").read_text()
+        assert caught.value.cause == ("trace-seccomp" if filtered else "attach-not-permitted")
+        assert caught.value.errno == errno.ENOSYS
 
-        def refuse(pidfd: int, fd: int) -> int:
-            number = errno.EBADF if pidfd < 0 else errno.EACCES
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(attach, "duplicate_from", refuse)
+    def test_a_security_module_forbids_the_file(self, kernel: FakeKernel, vmm: FakeVmm, refuse: Refuse) -> None:
+        """EACCES comes after the attach was allowed; which module it is, its own files tell."""
+        refuse(errno.EACCES)
         with pytest.raises(NotPermitted, match="EACCES") as caught:
             mdevdisplay.open("vm:win10")
-        assert "SELinux" in caught.value.hint
+        assert (caught.value.cause, caught.value.errno) == ("attach-not-permitted", errno.EACCES)
+
+    def test_descriptors_that_may_not_be_read(self, kernel: FakeKernel, vmm: FakeVmm) -> None:
+        """Before anything is attached to: by name, and by number."""
+        holder = find_holder(HostRoot(kernel.path), vmm.pid)
+        assert holder is not None
+        closed = attrs.evolve(holder, readable=False)
+        with pytest.raises(NotPermitted, match="reading the descriptors of VM 'win10'") as caught:
+            attach.attach(closed, holder.devices[0], "vm:win10", HostRoot(kernel.path))
+        assert caught.value.hint.endswith("docs/permissions.md")
 
 
 def test_a_mapped_vgpu_never_asks_for_a_dmabuf_of_a_borrowed_mbochs(kernel: FakeKernel) -> None:

@@ -57,8 +57,33 @@ def test_a_domain_has_all_its_names(folder: Path) -> None:
     """The name and UUID of libvirt, its title, and the name that people know in OpenStack."""
     (folder / "instance-00000028.xml").write_text(STATE)
     assert read(folder) == {
-        4242: Domain(pid=4242, name="instance-00000028", uuid=UUID, others=("The <big> one & only", "web-1"))
+        4242: Domain(
+            pid=4242,
+            name="instance-00000028",
+            uuid=UUID,
+            others=("The <big> one & only", "web-1"),
+            state="running",
+            reason="booted",
+        )
     }
+
+
+@pytest.mark.parametrize(
+    ("attributes", "state", "reason"),
+    [
+        ("state='paused' reason='user'", "paused", "user"),
+        ("state='paused' reason='starting up'", "paused", "starting up"),
+        ("reason='unknown' state='pmsuspended'", "pmsuspended", "unknown"),
+        ("state='crashed'", "crashed", ""),
+        ("", "", ""),
+        (f"state='{'x' * 5000}' reason='{'&lt;' * 5000}'", "x" * 64, "<" * 64),
+    ],
+)
+def test_a_domain_says_its_state(folder: Path, attributes: str, state: str, reason: str) -> None:
+    """As libvirt words it, at most 64 characters of each word; the names are read all the same."""
+    (folder / "a.xml").write_text(STATE.replace("state='running' reason='booted'", attributes))
+    domain = read(folder)[4242]
+    assert (domain.state, domain.reason, domain.name) == (state, reason, "instance-00000028")
 
 
 def test_only_the_processes_asked_for_are_read(folder: Path) -> None:

@@ -21,6 +21,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from mdevdisplay.host import HostRoot
+from mdevdisplay.host.holders import Holder, find_holder
+from mdevdisplay.host.refusals import explain
+
 TABLES = Path(__file__).parents[2] / "docs/permissions.md"
 SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
 VMM, READER = 4101, 4102  # two users that own nothing else
@@ -186,6 +190,29 @@ def answer_to(who: Who, pid: int, fd: int) -> str:
         return answer
 
 
+def answer_and_cause(who: Who, pid: int, fd: int) -> tuple[str, str]:
+    """The same, and which layer of the kernel mdevdisplay says it was; asked where nothing is refused, too."""
+
+    def body() -> str:
+        who.become()
+        try:
+            answer = take(pid, fd)
+        except OSError as error:
+            answer = errno.errorcode[error.errno or 0]
+        return f"{answer} {explain(Holder(pid=pid), HostRoot()).cause}"
+
+    with running(body) as (_, answers):
+        answer, cause = answers.split()
+        return answer, cause
+
+
+def cause_of(answer: str, cause: str, scope: int) -> str:
+    """What the document's row says that explain() is to say."""
+    if answer == "works":
+        return "attach-not-permitted"  # no layer is accused
+    return f"trace-yama-{scope}" if cause == "Yama's" else cause.strip("`")
+
+
 def table(heading: str) -> list[list[str]]:
     """The rows of the first table below a heading of docs/permissions.md, the heads first."""
     (section,) = re.findall(
@@ -198,11 +225,17 @@ def table(heading: str) -> list[list[str]]:
     return [heads, *rows]
 
 
-def attach_rows() -> list[tuple[str, str, list[str]]]:
-    """(target, reader, its answers at ptrace_scope 0 to 3)."""
+def attach_rows() -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(target, reader, its answers and their causes at ptrace_scope 0 to 3)."""
     heads, *rows = table("Who is refused")
-    assert heads == ["target", "reader", "Yama 0", "1", "2", "3"]
-    return [(target, reader, answers) for target, reader, *answers in rows]
+    assert heads == ["target", "reader", "Yama 0", "1", "2", "3", "cause"]
+    found = []
+    for target, reader, *answers, cause in rows:
+        expected = [(answer, cause_of(answer, cause, scope)) for scope, answer in enumerate(answers)]
+        if "PTRACER" in target and answers[1] == "works":
+            expected[1] = ("works", "trace-yama-1")  # the exception does not show, so Yama would be the one
+        found.append((target, reader, expected))
+    return found
 
 
 @pytest.fixture
@@ -219,14 +252,19 @@ def scope() -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.parametrize(("target", "reader", "answers"), attach_rows())
-def test_who_may_attach(target: str, reader: str, answers: list[str], held: int, scope: Callable[[int], None]) -> None:
-    """pidfd_getfd answers what the document's table says, at each ptrace_scope that can be taken back."""
+def test_who_may_attach(
+    target: str, reader: str, answers: list[tuple[str, str]], held: int, scope: Callable[[int], None]
+) -> None:
+    """pidfd_getfd answers what the document's table says, at each ptrace_scope that can be taken back.
+
+    And mdevdisplay names the layer that the table names.
+    """
     with running(target_of(TARGETS[target])) as (pid, state):
         assert state == "ready"
         seen = []
         for value in range(3):
             scope(value)
-            seen.append(answer_to(READERS[reader], pid, held))
+            seen.append(answer_and_cause(READERS[reader], pid, held))
     assert seen == answers[:3]
 
 
@@ -237,9 +275,11 @@ def test_a_parent_may_attach_under_yama_1(held: int, scope: Callable[[int], None
     def body() -> str:
         reader.become()
         with running(lambda: "ready") as (pid, _):
-            return take(pid, held)
+            with contextlib.suppress(PermissionError):
+                return f"{take(pid, held)} {explain(Holder(pid=pid), HostRoot()).cause}"
+            return f"EPERM {explain(Holder(pid=pid), HostRoot()).cause}"
 
-    for value, expected in ((1, "works"), (2, "EPERM")):
+    for value, expected in ((1, "works attach-not-permitted"), (2, "EPERM trace-yama-2")):
         scope(value)
         with running(body) as (_, answer):
             assert answer == expected
@@ -251,8 +291,15 @@ def let_everybody_in(folder: Path) -> None:
         place.chmod(0o755)
 
 
-@pytest.mark.parametrize(("kind", "answer"), [("ordinary", "works"), ("unreadable", "EPERM"), ("capable", "EPERM")])
-def test_what_a_binary_does_to_its_process(kind: str, answer: str, held: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        ("ordinary", ("works", "attach-not-permitted")),
+        ("unreadable", ("EPERM", "trace-not-dumpable")),
+        ("capable", ("EPERM", "trace-not-dumpable")),
+    ],
+)
+def test_what_a_binary_does_to_its_process(kind: str, answer: tuple[str, str], held: int, tmp_path: Path) -> None:
     """An unreadable VMM binary, or one with a file capability, refuses the same uid and yields to CAP_SYS_PTRACE."""
     let_everybody_in(tmp_path)
     binary = tmp_path / "sleep"
@@ -263,7 +310,7 @@ def test_what_a_binary_does_to_its_process(kind: str, answer: str, held: int, tm
         os.setxattr(binary, "security.capability", struct.pack("<5I", 0x02000001, 1 << CAP_NET_ADMIN, 0, 0, 0))
     with subprocess.Popen([binary, "1000"], user=VMM, group=VMM, extra_groups=[], pass_fds=[held]) as process:
         try:
-            assert answer_to(READERS["same uid and gid"], process.pid, held) == answer
+            assert answer_and_cause(READERS["same uid and gid"], process.pid, held) == answer
             assert answer_to(READERS["other uid, `CAP_SYS_PTRACE`"], process.pid, held) == "works"
         finally:
             process.kill()
@@ -397,6 +444,42 @@ def test_an_undumpable_target_hides_its_descriptors(reader: str, answers: str, h
         assert Path(f"/proc/{pid}/fd").stat().st_uid == VMM
 
 
+@pytest.mark.parametrize(
+    ("target", "reader", "cause"),
+    [
+        ("plain", "same uid and gid", ""),
+        ("plain", "same effective uid only", ""),
+        ("plain", "other uid, both", ""),
+        ("plain", "other uid", "trace-other-user"),
+        ("plain", "same real uid only", "trace-other-user"),
+        ("plain", "other uid, `CAP_DAC_READ_SEARCH`", "trace-other-user"),
+        ("plain", "other uid, `CAP_SYS_PTRACE`", "trace-no-dac-read-search"),
+        ("plain", "uid 0 without capabilities", "trace-no-ptrace-capability"),
+        ("root", "uid 0 without capabilities", "trace-no-ptrace-capability"),
+        ("plain", "same uid and gid, in a user namespace of its own", "trace-user-namespace"),
+        ("holds `CAP_NET_ADMIN`", "same uid and gid", "trace-capabilities"),
+        ("`PR_SET_DUMPABLE` 0", "same uid and gid", "trace-not-dumpable"),
+        ("`PR_SET_DUMPABLE` 0", "same uid and gid, `CAP_SYS_PTRACE`", "trace-no-dac-read-search"),
+        ("in a user namespace of its own", "same uid and gid", ""),
+        ("in a user namespace of its own", "other uid", "trace-other-user"),
+    ],
+)
+def test_why_descriptors_may_not_be_listed(target: str, reader: str, cause: str, scope: Callable[[int], None]) -> None:
+    """What mdevdisplay finds of a process, and the layer it names where it may not look, which is never Yama."""
+    scope(2)
+    with running(target_of(TARGETS[target])) as (pid, _):
+
+        def body() -> str:
+            READERS[reader].become()
+            holder = find_holder(HostRoot(), pid)
+            if holder is None:
+                return "hidden"
+            return "" if holder.readable else explain(holder, HostRoot()).cause
+
+        with running(body) as (_, answer):
+            assert answer == cause
+
+
 def test_what_is_held_outlives_the_right_to_get_it(held: int) -> None:
     """After attaching, the reader gives its capabilities up, keeps reading, and can attach to nothing more."""
     with running(target_of(TARGETS["plain"])) as (pid, _):
@@ -427,4 +510,4 @@ def test_yama_3_refuses_everybody_until_reboot(
     for target in {target for target, _, _ in rows}:
         expected = {reader: answers[3] for name, reader, answers in rows if name == target}
         with running(target_of(TARGETS[target])) as (pid, _):
-            assert {reader: answer_to(READERS[reader], pid, held) for reader in expected} == expected
+            assert {reader: answer_and_cause(READERS[reader], pid, held) for reader in expected} == expected

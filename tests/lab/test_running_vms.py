@@ -279,8 +279,8 @@ class TestOtherUsers:
         for locator in ("vm:win10", running.bochs.mdevs[0]):
             result = run_cli("screenshot", locator, "-o", "-", user=NOBODY)
             assert result.returncode == 4, result.stderr
-            assert b"[attach-not-permitted]" in result.stderr
-            assert b"it runs as uid 0 and you are uid 65534" in result.stderr
+            assert b"[trace-other-user]" in result.stderr
+            assert b"Uid 0, yours 65534" in result.stderr
             assert b"CAP_SYS_PTRACE" in result.stderr
         rows = json.loads(run_cli("list", "--json", user=NOBODY).stdout)["devices"]
         assert {"win10", "console"} <= {row["vm"] for row in rows}
