@@ -10,13 +10,8 @@ from mdevdisplay.cli import Command
 from mdevdisplay.cli.failure import describe_error
 from mdevdisplay.cli.options import backend_option, isolated_option, json_option, locator_argument, timeout_option
 from mdevdisplay.cli.output import print_json, print_line, printable
-from mdevdisplay.display import Display
+from mdevdisplay.diagnose.facts import display_facts
 from mdevdisplay.display import open as open_display
-from mdevdisplay.errors import MdevDisplayError, TimedOut
-from mdevdisplay.formats import fourcc_name, modifier_name
-from mdevdisplay.surface import PlaneType, SurfaceInfo
-
-_PLANES = (PlaneType.PRIMARY, PlaneType.CURSOR)
 
 
 @click.command("info", cls=Command)
@@ -28,103 +23,11 @@ _PLANES = (PlaneType.PRIMARY, PlaneType.CURSOR)
 def command(locator: str, backend: str | None, isolated: bool | None, timeout: float, as_json: bool) -> None:
     """Describe one display: planes, format, modifier, EDID, and how its pixels can be read."""
     with open_display(locator, backend=backend, isolated=isolated, timeout=timeout) as display:
-        facts = _describe(display)
+        facts = display_facts(display, describe_error)
     if as_json:
         print_json(display=facts)
     else:
         _print(facts)
-
-
-def _describe(display: Display) -> dict[str, Any]:
-    identity = display.identity
-    chosen = display.backend
-    return {
-        "locator": display.locator,
-        "name": identity.name,
-        "driver": identity.driver,
-        "vendor": identity.vendor,
-        "mdev_type": identity.mdev_type,
-        "parent": identity.parent,
-        "access": "borrowed" if display.borrowed else "owned",
-        "isolated": display.isolated,
-        "backend": {
-            "name": chosen.name,
-            "distribution": chosen.distribution,
-            "version": chosen.version,
-            "score": chosen.match.score,
-            "reason": chosen.match.reason,
-            "others": chosen.refusals,
-        },
-        "planes": {plane.name.lower(): _plane(display, plane) for plane in _PLANES},
-        "edid": _edid(display),
-        "findings": [
-            {"cause": finding.cause, "evidence": finding.evidence, "remedy": finding.remedy}
-            for finding in display.findings()
-        ],
-    }
-
-
-def _plane(display: Display, plane: PlaneType) -> dict[str, Any] | None:
-    """Return one plane's facts; None for nothing displayed; an error is a fact too."""
-    try:
-        surface = display.surface(plane)
-        if surface is None:
-            return None
-        readable = display.readability(plane)
-    except MdevDisplayError as error:
-        return _failed(error)
-    return {
-        **_surface(surface),
-        "read_by": readable.way,
-        "not_readable_because": "" if readable.way else readable.reason,
-        "not_mapped_because": readable.reason if readable.way else "",
-    }
-
-
-def _failed(error: MdevDisplayError) -> dict[str, Any]:
-    """Return an error as a fact; a driver that hangs ends the description, or each question would take as long."""
-    if isinstance(error, TimedOut) and error.errno is None:
-        raise error
-    return {"error": describe_error(error)}
-
-
-def _surface(surface: SurfaceInfo) -> dict[str, Any]:
-    layout = surface.format
-    return {
-        "format": fourcc_name(surface.fourcc),
-        "format_name": layout.name if layout else "",
-        "modifier": modifier_name(surface.modifier),
-        "modifier_number": surface.modifier,
-        "width": surface.width,
-        "height": surface.height,
-        "stride": surface.stride,
-        "size": surface.size,
-        "offset": surface.offset,
-        "x": surface.x,
-        "y": surface.y,
-        "x_hot": surface.x_hot,
-        "y_hot": surface.y_hot,
-        "dmabuf_id": surface.dmabuf_id,
-        "region_index": surface.region_index,
-    }
-
-
-def _edid(display: Display) -> dict[str, Any] | None:
-    try:
-        edid = display.edid()
-    except MdevDisplayError as error:
-        return _failed(error)
-    if edid is None:
-        return None
-    return {
-        "size": len(edid.blob),
-        "max_size": edid.max_size,
-        "max_width": edid.max_xres,
-        "max_height": edid.max_yres,
-        "link": {True: "up", False: "down", None: "unknown"}[edid.link_up],
-        "valid": edid.valid,
-        "hex": edid.blob.hex(),
-    }
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -1007,7 +1007,7 @@ CAUSES: tuple[Cause, ...] = (
         step="program",
         ends=Ends.BROKEN,
         verdict="a file could not be written",
-        meaning="The disk is full, or the folder is not yours.",
+        meaning="The disk is full, the folder is not yours, or what is there is a link or no regular file.",
     ),
     Cause(
         id="no-output",

@@ -91,6 +91,8 @@ def _run(exam: Examination, root: HostRoot, opening: Callable[[], Display], watc
     except (ValueError, OSError) as error:  # a locator with a NUL, for one
         exam.ends("bad-locator", f"{type(error).__name__}: {error}")
     else:
+        if subject.own:
+            exam.is_secret(display.identity.name)
         by_dmabuf = _examine(exam, display, root, watch, nvidia_device=device is not None)
     if subject.own:
         _within(exam, "vm", lambda: examine_consoles(exam, subject, root, console, by_dmabuf=by_dmabuf))
