@@ -95,6 +95,22 @@ CAUSES: tuple[Cause, ...] = (
     ),
     # --- host ---
     Cause(
+        id="own-pid-namespace",
+        step="host",
+        ends=Ends.NOT_PERMITTED,
+        verdict="{it} cannot be looked for: this program does not see the host's processes",
+        meaning="It runs in a pid namespace of its own, as containers do, in which no VM's process is.",
+        remedy=(
+            "run in the host's: docker run --pid=host, hostPID: true",
+            (
+                "with the host's root at /host, MDEVDISPLAY_HOST_ROOT=/host lists what runs; reading it takes the "
+                "host's pid namespace all the same"
+            ),
+        ),
+        source="pid_namespaces(7); PROC_PID_INIT_INO in Linux include/linux/proc_ns.h",
+        explains=frozenset({"no-such-device"}),
+    ),
+    Cause(
         id="no-vfio",
         step="host",
         ends=Ends.BROKEN,
@@ -482,16 +498,19 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         id="privileges-kept",
         step="access",
-        ends=Ends.BROKEN,
+        ends=Ends.NOT_PERMITTED,
         verdict="the process that should read {it} could not give its rights up, and so did not start",
         meaning="A worker drops every capability before it reads anything of a guest's; here the kernel refused that.",
-        remedy=("$ mdevdisplay doctor --in-process {locator}", "see what the sandbox forbids: docs/permissions.md"),
-        source="capset(2), prctl(2)",
+        remedy=(
+            "$ mdevdisplay doctor --in-process {locator}",
+            "a container that drops capabilities has to leave root SETUID, SETGID and SETPCAP: docs/permissions.md",
+        ),
+        source="capset(2), setresuid(2), prctl(2)",
     ),
     Cause(
         id="read-only",
         step="access",
-        ends=Ends.BROKEN,
+        ends=Ends.NOT_PERMITTED,
         verdict="a backend wanted to change {it}, which mdevdisplay never does",
         meaning="Reset, interrupts and the like are refused on every device.",
         remedy=("report it to the backend's authors; choose another with --backend",),
@@ -499,7 +518,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         id="borrowed-read-only",
         step="access",
-        ends=Ends.BROKEN,
+        ends=Ends.NOT_PERMITTED,
         verdict="a backend wanted more of {it} than is safe while a VM uses it",
         meaning="On a borrowed device only what is known to be harmless is let through.",
         remedy=("report it to the backend's authors: they declare what they need in `readonly_access`",),
@@ -507,7 +526,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         id="use-get-dmabuf",
         step="access",
-        ends=Ends.BROKEN,
+        ends=Ends.NOT_PERMITTED,
         verdict="a backend asked {it} for a dma-buf in a way that may harm the kernel",
         meaning="A dma-buf is asked for once an id; `Device.get_dmabuf` keeps to it.",
         remedy=("report it to the backend's authors",),
@@ -640,8 +659,11 @@ CAUSES: tuple[Cause, ...] = (
         verdict="{it} has another video card beside the vGPU",
         meaning="Each card has a console of its own in QEMU, and viewers open the first one. The guest may use either.",
         remedy=(
-            "choose the other console in the viewer (virt-viewer: View, Displays; VNC: Ctrl-Alt-2)",
-            "or take the emulated card out: <video><model type='none'/></video>; Proxmox: `qm set {vm} --vga none`",
+            "choose the other console in the viewer (virt-viewer: View, Displays; VNC and noVNC: Ctrl-Alt-2)",
+            (
+                "or take the emulated card out. libvirt: <video><model type='none'/></video>; OpenStack: "
+                "hw_video_model=none; not on Proxmox, whose `vga: none` takes the console away with it"
+            ),
         ),
         source="QEMU ui/console.c: one console a card; kubevirt#7208, harvester#6192",
         aside="if your console is black, it is attached to another card of that VM",

@@ -13,6 +13,7 @@ from mdevdisplay.host.root import HostRoot, read_attribute
 __all__ = ["examine_device", "examine_host"]
 
 _MOST_ENTRIES = 4096
+_INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 _DISPLAY_CLASS = "0x03"
 _NVIDIA_TYPE = "nvidia/current_vgpu_type"
 _NEVER = {"i915": "sriov-intel", "xe": "sriov-intel", "amdgpu": "sriov-amd", "gim": "sriov-amd"}
@@ -37,6 +38,9 @@ def examine_host(exam: Examination, root: HostRoot) -> int:
         exam.found("no-vfio", f"{root.dev}/vfio/vfio is missing")
     if not has_mdev and not functions:
         exam.found("no-mdev", f"{root.sys}/bus/mdev is missing, and no virtual function of a GPU is a vGPU")
+    namespace = _pid_namespace(root)
+    if namespace not in ("", _INITIAL_PID_NAMESPACE):
+        exam.found("own-pid-namespace", f"{root.proc}/self/ns/pid is {namespace}, not {_INITIAL_PID_NAMESPACE}")
     if parents:
         exam.names["parent"] = parents[0]
         exam.ok("host", f"vGPUs can be made on {', '.join(parents[:8])}")
@@ -111,6 +115,13 @@ def _examine_function(exam: Examination, device: HostDevice, root: HostRoot, *, 
     exam.ends(cause, evidence, step="device")
     exam.leave_out("opening the device: vfio-pci resets a function that it opens, and nothing could be seen")
     return False
+
+
+def _pid_namespace(root: HostRoot) -> str:
+    try:
+        return str((root.proc / "self/ns/pid").readlink())
+    except OSError:
+        return ""
 
 
 def _driver(path: Path) -> str:

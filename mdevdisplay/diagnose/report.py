@@ -122,6 +122,7 @@ class Examination:
     def __init__(self, locator: str) -> None:
         self.locator = locator
         self.names: dict[str, str] = {"locator": locator, "it": locator} if locator else {"it": "this host"}
+        self.names["holder"] = "another process"
         if locator.startswith("vm:"):
             self.names["vm"] = locator[3:]
         self._evidence: dict[str, list[str]] = {}

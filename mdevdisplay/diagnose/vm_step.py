@@ -58,7 +58,11 @@ def examine_consoles(
     viewers = ", ".join(viewer.kind + (" with OpenGL" if viewer.gl else "") for viewer in console.viewers) or "none"
     exam.ok("vm", f"QEMU's viewers: {viewers}; its other video cards: {', '.join(console.cards) or 'none'}")
     if console.ramfb or (setting is not None and setting.ramfb):
-        exam.found("only-ramfb", "the VM has ramfb, on which firmware and boot loaders draw")
+        told = "the VM has ramfb, on which firmware and boot loaders draw"
+        if exam.seen == "nothing-displayed":
+            exam.found("only-ramfb", told)
+        else:
+            exam.ok("vm", told)
     if console.cards:
         exam.found("second-video-device", f"beside the vGPU the VM has {', '.join(console.cards)}")
     if setting is None:

@@ -69,8 +69,8 @@ def drop_privileges(device: str) -> None:
         raise NotPermitted(
             f"the worker cannot give up its privileges: {error}",
             device=device,
-            hint="in a user namespace user 65534 must be mapped; or start as an ordinary user, or open the display "
-            "without isolation",
+            hint="in a user namespace user 65534 must be mapped, and in a container that drops capabilities root needs "
+            "SETUID, SETGID and SETPCAP; or start as an ordinary user, or open the display without isolation",
             cause="privileges-kept",
             errno=error.errno,
         ) from error

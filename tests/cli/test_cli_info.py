@@ -231,4 +231,4 @@ def test_causes_of_backends_cannot_steer_the_terminal(tmp_path: Path) -> None:
         acme.behaviour["open_locator"] = DriverError("no", cause="\x1b[31mred")
         failed = here("info", "acme:")
         assert failed.exit_code == 1
-        assert failed.stderr == "mdevdisplay: acme:: no [\\x1b[31mred]\n"
+        assert failed.stderr == "mdevdisplay: acme:: no [\\x1b[31mred]\n  more: mdevdisplay doctor acme:\n"

@@ -129,6 +129,16 @@ def test_a_proc_without_processes(kernel: FakeKernel) -> None:
     assert look("vm:win10").cause == "no-proc"
 
 
+def test_a_container_does_not_see_the_hosts_processes(kernel: FakeKernel) -> None:
+    """A VM that is not found may be there all the same."""
+    kernel.add(Mdpy("vga"))
+    (kernel.path / "proc/self/ns").mkdir(parents=True)
+    (kernel.path / "proc/self/ns/pid").symlink_to("pid:[4026532501]")
+    report = look("vm:win10")
+    assert (report.cause, report.exit_status) == ("own-pid-namespace", 4)
+    assert "pid:[4026532501]" in evidence(report, "own-pid-namespace")
+
+
 # device
 
 
