@@ -245,7 +245,7 @@ class TestRefusals:
     def test_a_buffer_that_is_one_byte_short(self) -> None:
         surface = attrs.evolve(surface_of("XR24", X_TILED, 128, 9), size=512 * 16)
         with pytest.raises(
-            BadSurface, match=r"^mdev:a: .*9 rows in tiles of 512 bytes by 8 rows take 8192 .*are 8191;"
+            BadSurface, match=r"^mdev:a: .*9 rows in tiles of 512 bytes by 8 rows take 8192 .*are 8191 "
         ):
             to_linear(noise(8191), surface, device="mdev:a")
 
