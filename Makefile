@@ -33,7 +33,7 @@ check: $(DEV)
 
 lab: $(DEV)
 	lab/test
-	lab/test --kernel 6.12 $(foreach part,mdpy mbochs refusals cdev_vms gpu,tests/lab/test_$(part).py)
+	lab/test --kernel 6.12 $(foreach part,mdpy mbochs refusals cdev_vms gpu doctor,tests/lab/test_$(part).py)
 
 bench: $(DEV)
 	$(BIN)/python bench/run.py

@@ -600,21 +600,6 @@ CAUSES: tuple[Cause, ...] = (
         aside="its VM has not begun to run",
     ),
     Cause(
-        id="only-ramfb",
-        step="vm",
-        ends=Ends.NOTHING,
-        verdict="{it} shows nothing on its vGPU yet: firmware and boot loader draw on ramfb, in the VMM's own console",
-        meaning="ramfb lies in the guest's memory and is no plane of the vGPU. The vGPU shows its first picture when "
-        "the guest's driver has taken it.",
-        remedy=(
-            "look at QEMU's console until then:",
-            "$ virt-viewer --attach {vm}",
-            "$ mdevdisplay screenshot {locator} --wait 60     # as soon as the driver draws",
-        ),
-        source="QEMU hw/display/ramfb.c; hw/vfio/display.c, vfio_display_dmabuf_update",
-        explains=frozenset({"nothing-displayed"}),
-    ),
-    Cause(
         id="display-off",
         step="vm",
         ends=Ends.SEEN,
@@ -626,7 +611,7 @@ CAUSES: tuple[Cause, ...] = (
             "for QEMU's console: <hostdev … display='on'> (docs/libvirt.md), then stop and start the VM",
         ),
         source="QEMU hw/vfio/pci.c, property display: ON_OFF_AUTO_OFF",
-        aside="if your console is black: QEMU does not show this vGPU (display=off)",
+        aside="QEMU itself does not show this vGPU (display=off)",
     ),
     Cause(
         id="no-egl-headless",
@@ -640,7 +625,7 @@ CAUSES: tuple[Cause, ...] = (
             "<graphics type='egl-headless'/> beside the VNC or SPICE one (docs/libvirt.md)",
         ),
         source='QEMU hw/vfio/display.c, vfio_display_dmabuf_init: "opengl not available"',
-        aside="if your console is black: QEMU has no OpenGL (egl-headless) to show this vGPU with",
+        aside="QEMU itself has no OpenGL (egl-headless) to show this vGPU with",
     ),
     Cause(
         id="wrong-render-node",
@@ -650,7 +635,7 @@ CAUSES: tuple[Cause, ...] = (
         meaning="A dma-buf of a vGPU can be read by the GPU that exported it alone; rendernode= names another.",
         remedy=("set <gl rendernode='…'/> to the vGPU's own GPU, named in the evidence (docs/libvirt.md)",),
         source="Linux drivers/gpu/drm/i915/gem/i915_gem_dmabuf.c, i915_gem_map_dma_buf; QEMU ui/egl-headless.c",
-        aside="if your console is black: QEMU's rendernode is another GPU",
+        aside="QEMU itself draws with another GPU than the vGPU's",
     ),
     Cause(
         id="second-video-device",
@@ -809,19 +794,6 @@ CAUSES: tuple[Cause, ...] = (
     ),
     # --- guest ---
     Cause(
-        id="guest-driver-not-loaded",
-        step="guest",
-        ends=Ends.NOTHING,
-        verdict="{it} shows nothing: no driver of the guest has taken the vGPU yet",
-        meaning="The guest is still in its firmware or boot loader, has no driver for the vGPU, or the driver failed.",
-        remedy=(
-            "install the vendor's driver in the guest, and see there: `lspci -k`, `dmesg`, or Windows' Device Manager",
-            "$ mdevdisplay screenshot {locator} --wait 60     # as soon as it draws",
-        ),
-        source="PCI command register, bus master bit; mbochs: VBE registers",
-        explains=frozenset({"nothing-displayed"}),
-    ),
-    Cause(
         id="plane-not-ready",
         step="guest",
         ends=Ends.NOTHING,
@@ -839,6 +811,35 @@ CAUSES: tuple[Cause, ...] = (
         meaning="A screen saver, a locked or headless session, another monitor as the only one, or a mode change.",
         remedy=(*_WAKE, "in the guest: make the vGPU's monitor the first one, and forbid it to blank"),
         source="Linux drivers/gpu/drm/i915/gvt/dmabuf.c, vgpu_get_plane_info; PCI command register",
+        explains=frozenset({"nothing-displayed"}),
+    ),
+    # after those that a driver of the guest has brought about: firmware draws no more then
+    Cause(
+        id="only-ramfb",
+        step="vm",
+        ends=Ends.NOTHING,
+        verdict="{it} shows nothing on its vGPU yet: firmware and boot loader draw on ramfb, in the VMM's own console",
+        meaning="ramfb lies in the guest's memory and is no plane of the vGPU. The vGPU shows its first picture when "
+        "the guest's driver has taken it.",
+        remedy=(
+            "look at QEMU's console until then:",
+            "$ virt-viewer --attach {vm}",
+            "$ mdevdisplay screenshot {locator} --wait 60     # as soon as the driver draws",
+        ),
+        source="QEMU hw/display/ramfb.c; hw/vfio/display.c, vfio_display_dmabuf_update",
+        explains=frozenset({"nothing-displayed"}),
+    ),
+    Cause(
+        id="guest-driver-not-loaded",
+        step="guest",
+        ends=Ends.NOTHING,
+        verdict="{it} shows nothing: no driver of the guest has taken the vGPU yet",
+        meaning="The guest is still in its firmware or boot loader, has no driver for the vGPU, or the driver failed.",
+        remedy=(
+            "install the vendor's driver in the guest, and see there: `lspci -k`, `dmesg`, or Windows' Device Manager",
+            "$ mdevdisplay screenshot {locator} --wait 60     # as soon as it draws",
+        ),
+        source="PCI command register, bus master bit; mbochs: VBE registers",
         explains=frozenset({"nothing-displayed"}),
     ),
     Cause(

@@ -83,9 +83,10 @@ def _examine_reading(exam: Examination, display: Display, root: HostRoot) -> Fra
     """Say how the pixels can be had, and read them."""
     readable = display.readability()
     if not readable.way:
-        nodes = ", ".join(f"{node.name} ({node.driver}, {node.address})" for node in render_nodes(root)) or "none"
+        found = render_nodes(root)
+        nodes = ", ".join(f"{node.name} ({node.driver or 'no driver'}, {node.address})" for node in found) or "none"
         parent = display.identity.parent
-        own = next((node.path for node in render_nodes(root) if node.address == parent), None)
+        own = next((node.path for node in found if node.address == parent), None)
         could = f"; {own} is the GPU that it is a part of" if own else ""
         exam.ends(readable.cause or "not-mappable", f"{readable.reason}; render nodes of this host: {nodes}{could}")
         return None

@@ -72,7 +72,8 @@ def examine_device(exam: Examination, subject: Subject, root: HostRoot) -> bool:
 
 def _describe(device: HostDevice) -> str:
     identity = device.identity
-    kind = " ".join(part for part in (identity.mdev_type, f"({device.type_name})" if device.type_name else "") if part)
+    named = f"({device.type_name})" if device.type_name not in ("", identity.mdev_type) else ""
+    kind = " ".join(part for part in (identity.mdev_type, named) if part)
     of = f" of {identity.parent}" if identity.parent else ""
     return (
         f"{identity.name}: {kind or 'PCI function'}{of}, driver {identity.driver or 'none'}, "

@@ -191,7 +191,7 @@ class Examination:
             cause=decisive.found.cause,
             ends=(decisive.cause or base.cause or find_cause("error")).ends,
             steps=self._steps(),
-            findings=tuple(entry.found for entry in (decisive, *others) if entry.found.cause not in _WELL),
+            findings=_merged(entry.found for entry in (decisive, *others) if entry.found.cause not in _WELL),
             left_out=tuple(self._left_out),
             names=tuple(self._secrets),
         )
@@ -248,6 +248,18 @@ class Examination:
             for step in STEPS
             if step in self._states
         )
+
+
+def _merged(found: Iterable[Found]) -> tuple[Found, ...]:
+    """Tell a cause that was met in several places once, with all that was seen of it."""
+    merged: dict[str, Found] = {}
+    for one in found:
+        first = merged.setdefault(one.cause, one)
+        if first is not one:
+            evidence = "; ".join(dict.fromkeys((first.evidence, one.evidence)))
+            remedy = tuple(dict.fromkeys((*one.remedy, *first.remedy)))
+            merged[one.cause] = attrs.evolve(first, evidence=_cut(evidence), remedy=remedy)
+    return tuple(merged.values())
 
 
 def _cut(text: str) -> str:

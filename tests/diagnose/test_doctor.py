@@ -317,7 +317,7 @@ def test_display_off_beside_a_picture(kernel: FakeKernel) -> None:
     vm(kernel, painted(kernel))
     report = look("vm:win10")
     assert (report.cause, report.exit_status) == ("shown", 0)
-    assert "QEMU does not show this vGPU (display=off)" in report.verdict
+    assert "QEMU itself does not show this vGPU (display=off)" in report.verdict
     assert "display-off" in causes(report)
 
 

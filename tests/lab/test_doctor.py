@@ -456,7 +456,7 @@ class TestRunningVm:
         answer = doctor("vm:win10")
         assert answer.named == ("shown", 0)
         assert answer.verdict.startswith("vm:win10 shows 640x480 on its vGPU; ")
-        assert "QEMU does not show this vGPU (display=off)" in answer.verdict
+        assert "QEMU itself does not show this vGPU (display=off)" in answer.verdict
         assert "if your console is black, it is attached to another card of that VM" in answer.verdict
         assert "display=off" in answer.evidence("display-off")
         assert "cirrus-vga" in answer.evidence("second-video-device")
