@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import click
 
 from mdevdisplay.cli import Command
+from mdevdisplay.cli.failure import describe_error, exit_status
 from mdevdisplay.cli.options import (
     FiniteRange,
     backend_option,
@@ -14,10 +18,10 @@ from mdevdisplay.cli.options import (
     timeout_option,
 )
 from mdevdisplay.cli.output import print_json, print_line, printable
-from mdevdisplay.diagnose import Ends, Report, diagnose, diagnose_host
+from mdevdisplay.diagnose import Ends, Report, diagnose, diagnose_all
 from mdevdisplay.diagnose.facts import report_facts
 from mdevdisplay.diagnose.lines import reports_lines
-from mdevdisplay.display import devices
+from mdevdisplay.errors import MdevDisplayError
 
 __all__ = ["command"]
 
@@ -60,7 +64,8 @@ def command(
 ) -> None:
     """Say why a screen is black: a verdict, then every step with its evidence, then what to do.
 
-    Without LOCATOR it examines this host, and every vGPU of it. It is safe on a running VM.
+    Without LOCATOR it examines this host and every vGPU of it, and opens none that no VM has. It is safe on a running
+    VM.
 
     Exit status: 0 the picture is seen; 3 nothing is displayed; 4 not permitted; 1 something is broken; 2 wrong usage.
     """
@@ -68,38 +73,37 @@ def command(
         raise click.UsageError("--with-names and --with-pixels are for --bundle.")
     if bundle == "-":
         raise click.UsageError("--bundle needs the name of a file: standard output is for the report.")
-    if locator is None:
-        listed = [device.locator for device in devices()]
-        reports = [diagnose_host()]
-    else:
-        listed, reports = [locator], []
-    reports += [diagnose(each, backend=backend, isolated=isolated, timeout=timeout, watch=watch) for each in listed]
+    look = partial(diagnose, backend=backend, isolated=isolated, timeout=timeout, watch=watch)
+    reports = diagnose_all(partial(look, open_free=False)) if locator is None else [look(locator)]
     worst = min(reports, key=lambda report: _WORST_FIRST.index(report.ends))
     if not as_json:  # before the bundle, which may not be writable
         _print(reports)
+    status = worst.exit_status
+    facts: dict[str, Any] = {}
     if bundle is not None:
         from mdevdisplay.diagnose.bundle import write_bundle
 
-        write_bundle(
-            bundle,
-            reports,
-            with_names=with_names,
-            with_pixels=with_pixels,
-            backend=backend,
-            isolated=isolated,
-            timeout=timeout,
-        )
+        try:
+            write_bundle(
+                bundle,
+                reports,
+                with_names=with_names,
+                with_pixels=with_pixels,
+                backend=backend,
+                isolated=isolated,
+                timeout=timeout,
+            )
+            facts = {"bundle": bundle}
+        except MdevDisplayError as error:
+            if not as_json:
+                raise
+            facts, status = {"bundle_error": describe_error(error)}, exit_status(error)
     if as_json:
-        print_json(
-            verdict=worst.verdict,
-            cause=worst.cause,
-            exit_status=worst.exit_status,
-            reports=[report_facts(report) for report in reports],
-            **({"bundle": bundle} if bundle is not None else {}),
-        )
+        told = [report_facts(report) for report in reports]
+        print_json(verdict=worst.verdict, cause=worst.cause, exit_status=worst.exit_status, reports=told, **facts)
     elif bundle is not None:
         print_line(f"\nwritten: {printable(bundle)}")
-    ctx.exit(worst.exit_status)
+    ctx.exit(status)
 
 
 def _print(reports: list[Report]) -> None:

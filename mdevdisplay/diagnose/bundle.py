@@ -27,7 +27,7 @@ from mdevdisplay.diagnose.surroundings import console_facts, device_facts, host_
 from mdevdisplay.display import Display
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError
-from mdevdisplay.host.console import parse_console
+from mdevdisplay.host.console import console_of
 from mdevdisplay.host.devices import PCI_ADDRESS, UUID
 from mdevdisplay.host.holders import Holder, scan
 from mdevdisplay.host.locate import is_host_locator
@@ -216,7 +216,7 @@ def _look(report: Report, root: HostRoot, way: _Way, *, with_names: bool) -> _Se
 
 def _console(holder: Holder, root: HostRoot) -> dict[str, Any] | None:
     with Process(root.proc, holder.pid) as process:
-        console = parse_console(process.command_line())
+        console = console_of(process)
     return console_facts(console) if console is not None else None
 
 
@@ -224,6 +224,10 @@ def _why_not_opened(report: Report) -> str:
     """Return why a display is not opened again: the diagnosis did not, or its driver hung, as it would once more."""
     if any(found.cause in _HANGS for found in report.findings):
         return "its driver did not answer in time during the diagnosis, and is not asked again"
+    if report.locator.startswith(("fd:", "unix:")):
+        return "what a launcher hands over is handed over once"
+    if any(found.cause == "nvidia-console-mapped" for found in report.findings):
+        return "NVIDIA allows one mapping of its console, and QEMU's display=on needs it"
     if not any(step.name == "access" and step.state is not State.BAD for step in report.steps):
         return "the diagnosis did not open it"
     return ""

@@ -70,7 +70,11 @@ class Cause:
 _NOTHING_SEEN = frozenset({"nothing-displayed", "one-colour"})
 _LAUNCHER = "let whatever starts the VM hand the descriptor over: LOCATOR unix:PATH (docs/permissions.md)"
 _AS_ROOT = "$ sudo mdevdisplay screenshot {locator}"
-_WAKE = ("$ virsh send-key {vm} KEY_LEFTCTRL", "$ virsh dompmwakeup {vm}", "Proxmox: `qm sendkey {vm} ctrl`")
+_WAKE = (
+    "$ virsh send-key {vm} KEY_LEFTCTRL",
+    "$ virsh dompmwakeup {vm}     # one that sleeps",
+    "$ qm sendkey {vmid} ctrl     # Proxmox",
+)
 _INSIDE = "run a remote desktop inside the guest (RDP, VNC, Sunshine), or Looking Glass; `virsh console {vm}` for text"
 _MODE = "$ virsh send-key {vm} KEY_LEFTCTRL   # some guests switch the screen on again"
 
@@ -108,7 +112,7 @@ CAUSES: tuple[Cause, ...] = (
             ),
         ),
         source="pid_namespaces(7); PROC_PID_INIT_INO in Linux include/linux/proc_ns.h",
-        explains=frozenset({"no-such-device"}),
+        explains=frozenset({"no-such-vm"}),
     ),
     Cause(
         id="no-vfio",
@@ -133,7 +137,7 @@ CAUSES: tuple[Cause, ...] = (
             "the kernel's samples:",
             "$ modprobe mbochs; modprobe mdpy",
         ),
-        source="Linux drivers/vfio/mdev/mdev_driver.c, mdev_bus_register",
+        source="Linux drivers/vfio/mdev/mdev_core.c, mdev_init",
         explains=frozenset({"no-vgpu", "no-such-device"}),
     ),
     Cause(
@@ -201,9 +205,25 @@ CAUSES: tuple[Cause, ...] = (
         id="no-such-device",
         step="device",
         ends=Ends.BROKEN,
-        verdict="{locator} is not on this host, or does not run",
-        meaning="No device, or no running VM with a VFIO device, has that name.",
-        remedy=("$ mdevdisplay list", "$ mdevctl list --defined", "$ virsh list --all"),
+        verdict="this host has no device {locator}",
+        meaning="No mediated device and no PCI function has that name.",
+        remedy=("$ mdevdisplay list", "$ mdevctl list --defined"),
+    ),
+    Cause(
+        id="no-such-vm",
+        step="device",
+        ends=Ends.BROKEN,
+        verdict="no VM that runs on this host is {locator}",
+        meaning="No process runs a VM of that name or has that number.",
+        remedy=("$ mdevdisplay list", "$ virsh list --all"),
+    ),
+    Cause(
+        id="no-such-output",
+        step="device",
+        ends=Ends.BROKEN,
+        verdict="{locator} counts further than that VM has displays",
+        meaning="The VM runs, and has fewer displays than the number behind the stroke; they are counted from 0.",
+        remedy=("$ mdevdisplay list",),
     ),
     Cause(
         id="no-vfio-device",
@@ -223,7 +243,7 @@ CAUSES: tuple[Cause, ...] = (
             "$ cat /sys/bus/pci/devices/{device}/nvidia/creatable_vgpu_types",
             "$ echo TYPE > /sys/bus/pci/devices/{device}/nvidia/current_vgpu_type     # as root, while no VM uses it",
         ),
-        source="NVIDIA vGPU software user guide, virtual functions; project ABI notes, section 3",
+        source="NVIDIA vGPU software user guide, SR-IOV: current_vgpu_type; opening answers ENODEV",
         explains=frozenset({"device-gone", "not-bound", "driver-error", "not-a-display"}),
     ),
     Cause(
@@ -262,11 +282,11 @@ CAUSES: tuple[Cause, ...] = (
         step="device",
         ends=Ends.BROKEN,
         verdict="{it} has a vGPU type for computing, which shows nothing",
-        meaning="NVIDIA's types that end in C are for computing; with the display switched off, or on a card without a "
-        "display engine, they have no console.",
+        meaning="NVIDIA's types of the C series are for computing; on a card without a display engine they have no "
+        "console.",
         remedy=("choose a type that ends in Q, B or A for a desktop", _INSIDE),
         source="NVIDIA vGPU software user guide, virtual GPU types",
-        explains=frozenset({"not-a-display", "nothing-displayed", "one-colour", "not-mappable"}),
+        explains=frozenset({"not-a-display", "not-mappable"}),
     ),
     Cause(
         id="not-bound",
@@ -348,7 +368,7 @@ CAUSES: tuple[Cause, ...] = (
         ends=Ends.BROKEN,
         verdict="{it} is in use by {holder}",
         meaning="A VFIO group opens once, a cdev is bound once. A VM's display is read through its own process.",
-        remedy=("$ mdevdisplay list     # who holds it", "$ sudo mdevdisplay doctor vm:NAME"),
+        remedy=("$ mdevdisplay list     # who holds it", "$ mdevdisplay doctor vm:NAME"),
         source="Linux drivers/vfio/group.c, vfio_group_fops_open: EBUSY; device_cdev.c, vfio_df_ioctl_bind_iommufd",
     ),
     Cause(
@@ -582,20 +602,39 @@ CAUSES: tuple[Cause, ...] = (
         step="vm",
         ends=Ends.NOTHING,
         verdict="{it} shows nothing: the VM is paused",
-        meaning="Its processors do not run, so nothing is drawn. What was drawn before can still be read.",
-        remedy=("$ virsh resume {vm}", 'QMP: {{"execute": "cont"}}; Proxmox: `qm resume {vm}`'),
+        meaning="Its processors do not run, so nothing is drawn. What was drawn before can still be read. After an I/O "
+        "error make the disk writable first.",
+        remedy=(
+            "$ virsh domstate --reason {vm}",
+            "$ virsh resume {vm}",
+            "$ qm resume {vmid}     # Proxmox",
+            "over QMP by hand: cont",
+        ),
         source="QMP query-status: paused; libvirt: paused",
         explains=_NOTHING_SEEN | {"unchanged"},
         aside="its VM is paused, so the picture stands still",
+    ),
+    Cause(
+        id="vm-migrating",
+        step="vm",
+        ends=Ends.NOTHING,
+        verdict="{it} shows nothing: its VM moves, or has moved, to or from another host",
+        meaning="Its processors do not run here. Never resume it by hand: it may run on the other host, and two that "
+        "write to one disk destroy it.",
+        remedy=("$ virsh domjobinfo {vm}", "look at the VM on the other host"),
+        source="QMP query-status: finish-migrate, postmigrate, inmigrate, colo; libvirt: migration, post-copy; libvirt "
+        "commit eca9d21e6c: resuming the source after post-copy could lead to disk corruption",
+        explains=_NOTHING_SEEN,
+        aside="its VM is being moved between hosts, so the picture stands still",
     ),
     Cause(
         id="vm-starting",
         step="vm",
         ends=Ends.NOTHING,
         verdict="{it} shows nothing yet: the VM has not begun to run",
-        meaning="It waits to be started (-S) or for a migration to come in.",
-        remedy=("$ virsh resume {vm}", 'QMP: {{"execute": "cont"}}'),
-        source="QMP query-status: prelaunch, inmigrate",
+        meaning="It waits to be started (-S).",
+        remedy=("$ virsh resume {vm}", "$ qm resume {vmid}     # Proxmox"),
+        source="QMP query-status: prelaunch, preconfig",
         explains=_NOTHING_SEEN | {"unchanged"},
         aside="its VM has not begun to run",
     ),
@@ -660,8 +699,11 @@ CAUSES: tuple[Cause, ...] = (
         ends=Ends.NOTHING,
         verdict="{it} shows nothing: its console is switched off by disable_vnc=1",
         meaning="nvidia/vgpu_params of the device has disable_vnc=1, which takes the console away.",
-        remedy=("$ cat /sys/bus/mdev/devices/{device}/nvidia/vgpu_params", "remove it and stop and start the VM"),
-        source="NVIDIA vGPU software user guide, vGPU plugin parameters",
+        remedy=(
+            "stop the VM, then, as root (this clears every parameter of that vGPU):",
+            "$ echo ' ' > {parameters}",
+        ),
+        source="NVIDIA vGPU software user guide, setting vGPU plugin parameters",
         explains=frozenset({"nothing-displayed", "one-colour", "not-mappable", "not-a-display", "driver-error"}),
     ),
     Cause(
@@ -807,13 +849,12 @@ CAUSES: tuple[Cause, ...] = (
         id="plane-disabled",
         step="guest",
         ends=Ends.NOTHING,
-        verdict="{it} shows nothing: its guest's driver runs and has switched the screen off",
+        verdict="{it} shows nothing: its guest's driver has most likely switched the screen off",
         meaning="A screen saver, a locked or headless session, another monitor as the only one, or a mode change.",
         remedy=(*_WAKE, "in the guest: make the vGPU's monitor the first one, and forbid it to blank"),
         source="Linux drivers/gpu/drm/i915/gvt/dmabuf.c, vgpu_get_plane_info; PCI command register",
         explains=frozenset({"nothing-displayed"}),
     ),
-    # after those that a driver of the guest has brought about: firmware draws no more then
     Cause(
         id="only-ramfb",
         step="vm",
@@ -829,6 +870,17 @@ CAUSES: tuple[Cause, ...] = (
         source="QEMU hw/display/ramfb.c; hw/vfio/display.c, vfio_display_dmabuf_update",
         explains=frozenset({"nothing-displayed"}),
     ),
+    Cause(
+        id="no-vm",
+        step="device",
+        ends=Ends.NOTHING,
+        verdict="{it} shows nothing: no VM uses it",
+        meaning="The vGPU is free, so there is no guest that could draw on it.",
+        remedy=("start the VM that it is for, then: $ mdevdisplay doctor vm:NAME",),
+        source="Linux drivers/vfio/group.c: a group opens once, so nobody else has it",
+        explains=frozenset({"nothing-displayed"}),
+    ),
+    # after those that a driver of the guest has brought about: firmware draws no more then
     Cause(
         id="guest-driver-not-loaded",
         step="guest",
@@ -947,7 +999,7 @@ CAUSES: tuple[Cause, ...] = (
         meaning="Where align128(width * 4) * height is no multiple of 4096, as in 1680x1050, 1600x900 and 800x600, "
         "that driver's console stays zero.",
         remedy=("let the guest use 1920x1080, 1280x720 or 1024x768", "or update NVIDIA's host driver"),
-        source="reported for 535.161 (host log: mismatch on pixel length); project peer notes, section 2",
+        source="reported by users of 535.161 (host log: mismatch on pixel length)",
         explains=frozenset({"one-colour"}),
     ),
     Cause(
@@ -965,7 +1017,7 @@ CAUSES: tuple[Cause, ...] = (
         ends=Ends.SEEN,
         verdict="{it} shows {picture}, and nothing in it changed for {seconds} s",
         meaning="An idle screen, a paused VM, or a guest that hangs.",
-        remedy=("move the mouse, or type:", "$ virsh send-key {vm} KEY_LEFTCTRL", "$ virsh domstate {vm}"),
+        remedy=("move the mouse, or type", "$ virsh send-key {vm} KEY_LEFTCTRL", "$ virsh domstate {vm}"),
         aside="nothing in it changed for {seconds} s",
     ),
     # --- program ---

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
 
 from mdevdisplay.diagnose.report import Examination
 from mdevdisplay.display import Display
-from mdevdisplay.errors import MdevDisplayError, NotADisplay, NothingDisplayed
+from mdevdisplay.errors import GuestChangingMode, MdevDisplayError, NotADisplay, NothingDisplayed
 from mdevdisplay.formats import fourcc_name, modifier_name
-from mdevdisplay.gpu.render_nodes import render_nodes
-from mdevdisplay.host.root import HostRoot
+from mdevdisplay.gpu.render_nodes import RenderNode
 from mdevdisplay.pixels.frame import Frame, FrameFlags
 from mdevdisplay.surface import SurfaceInfo
 
@@ -48,7 +48,9 @@ def examine_access(exam: Examination, display: Display) -> None:
     exam.ok("driver", *(f"not {name}: {reason}" for name, reason in backend.refusals.items()))
 
 
-def examine_pixels(exam: Examination, display: Display, root: HostRoot, *, watch: float) -> Seen:
+def examine_pixels(
+    exam: Examination, display: Display, nodes: Sequence[RenderNode], *, watch: float, may_map: bool = True
+) -> Seen:
     """Ask for the plane, read its picture and look at it; what goes wrong is noted."""
     surface: SurfaceInfo | None = None
     try:
@@ -60,7 +62,11 @@ def examine_pixels(exam: Examination, display: Display, root: HostRoot, *, watch
             raise NothingDisplayed("the answer says that the plane shows nothing", device=display.locator)
         exam.names["picture"] = f"{surface.width}x{surface.height}"
         exam.ok("guest", _describe(surface))
-        frame = _examine_reading(exam, display, root)
+        if not may_map:
+            exam.leave_out("mapping the console: NVIDIA allows one mapping, and QEMU's display=on needs it")
+            exam.ends("nvidia-console-mapped", "QEMU shows this vGPU itself, and so has its one mapping")
+            return Seen(surface)
+        frame = _examine_reading(exam, display, nodes)
         if frame is not None:
             _examine_picture(exam, display, frame, watch)
         return Seen(surface, frame)
@@ -79,16 +85,15 @@ def _describe(surface: SurfaceInfo) -> str:
     )
 
 
-def _examine_reading(exam: Examination, display: Display, root: HostRoot) -> Frame | None:
+def _examine_reading(exam: Examination, display: Display, nodes: Sequence[RenderNode]) -> Frame | None:
     """Say how the pixels can be had, and read them."""
     readable = display.readability()
     if not readable.way:
-        found = render_nodes(root)
-        nodes = ", ".join(f"{node.name} ({node.driver or 'no driver'}, {node.address})" for node in found) or "none"
+        told = ", ".join(f"{node.name} ({node.driver or 'no driver'}, {node.address})" for node in nodes) or "none"
         parent = display.identity.parent
-        own = next((node.path for node in found if node.address == parent), None)
+        own = next((node.path for node in nodes if node.address == parent), None)
         could = f"; {own} is the GPU that it is a part of" if own else ""
-        exam.ends(readable.cause or "not-mappable", f"{readable.reason}; render nodes of this host: {nodes}{could}")
+        exam.ends(readable.cause or "not-mappable", f"{readable.reason}; render nodes of this host: {told}{could}")
         return None
     if readable.way == "import":
         exam.ok("pixels", f"read back by the GPU that exported them: {readable.reason}")
@@ -130,7 +135,10 @@ def _changes(display: Display, frame: Frame, seconds: float) -> Frame | None:
     serial = frame.serial
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(_STEP, left))
-        now = display.capture()
+        try:
+            now = display.capture()
+        except (NothingDisplayed, GuestChangingMode):  # the picture was seen; a mode that is set now is no fault
+            continue
         if now.serial != serial:
             return now
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from typing import TypeVar
 
@@ -14,13 +15,15 @@ from mdevdisplay.diagnose.host_step import examine_device, examine_host
 from mdevdisplay.diagnose.report import Examination, Report
 from mdevdisplay.diagnose.subject import Subject, find_subject
 from mdevdisplay.diagnose.vm_step import examine_consoles, examine_vm
-from mdevdisplay.display import Display
+from mdevdisplay.display import Display, devices
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError, TimedOut
+from mdevdisplay.gpu.render_nodes import render_nodes
 from mdevdisplay.host.console import Console
+from mdevdisplay.host.devices import HostDevice
 from mdevdisplay.host.root import HostRoot
 
-__all__ = ["HOST_SECONDS", "diagnose", "diagnose_host"]
+__all__ = ["HOST_SECONDS", "diagnose", "diagnose_all", "diagnose_host"]
 
 T = TypeVar("T")
 HOST_SECONDS = 10.0
@@ -34,12 +37,12 @@ def diagnose(
     isolated: bool | None = None,
     timeout: float = 30.0,
     watch: float = 0.0,
-    root: HostRoot | None = None,
+    open_free: bool = True,
 ) -> Report:
     """Say why a display is black, or that it is not.
 
     It is safe on a running VM: its device is read as by `mdevdisplay.open`, and what would not be safe is left out and
-    said to be. No wrong locator, driver or guest makes it raise.
+    said to be. No wrong locator, driver or guest makes it raise. ``fd:N`` is taken over, as by `mdevdisplay.open`.
 
     Args:
         locator: what to examine, as for `mdevdisplay.open`.
@@ -47,20 +50,19 @@ def diagnose(
         isolated: whether a process of its own reads the device; None for a device that another process holds.
         timeout: seconds that each call to the driver may take.
         watch: seconds to wait for a change of the picture; 0 does not wait.
-        root: the host's root.
+        open_free: whether a device that no VM has may be opened: a VM that starts meanwhile would find it busy.
     """
     exam = Examination(locator)
-    root = root or HostRoot.from_environment()
     opening = partial(open_display, locator, backend=backend, isolated=isolated, timeout=timeout)
-    return _run(exam, root, opening, watch)
+    return _run(exam, HostRoot.from_environment(), opening, watch, open_free=open_free)
 
 
-def diagnose_host(root: HostRoot | None = None) -> Report:
+def diagnose_host() -> Report:
     """Say what this host lends to VMs, without a device in mind."""
     exam = Examination("")
-    root = root or HostRoot.from_environment()
-    number = _within(exam, "host", lambda: examine_host(exam, root))
-    if exam.seen:
+    root = HostRoot.from_environment()
+    number = _within(exam, "host", lambda part: examine_host(part, root))
+    if number is None:  # it did not come to an end, and that is the verdict
         return exam.conclude()
     if not number:
         exam.ends("no-vgpu", "neither mediated devices nor virtual functions of a GPU")
@@ -70,53 +72,121 @@ def diagnose_host(root: HostRoot | None = None) -> Report:
     return exam.conclude()
 
 
-def _run(exam: Examination, root: HostRoot, opening: Callable[[], Display], watch: float) -> Report:
-    subject = _within(exam, "device", lambda: find_subject(exam.locator, root)) or Subject(locator=exam.locator)
+def diagnose_all(opened: Callable[[str], Report]) -> list[Report]:
+    """Say what this host lends to VMs, and what ``opened`` says of every device that could display."""
+    host = diagnose_host()
+    lane = Lane("doctor: list")
+    try:
+        listed = lane.run(devices, HOST_SECONDS)
+    except MdevDisplayError:  # the host's report has said what does not come to an end
+        listed = []
+    finally:
+        lane.stop()
+    return [host, *(opened(device.locator) for device in listed)]
+
+
+def _run(exam: Examination, root: HostRoot, opening: Callable[[], Display], watch: float, *, open_free: bool) -> Report:
+    subject = _within(exam, "device", lambda _: find_subject(exam.locator, root))
+    if subject is None:
+        exam.leave_out("opening the device: whether a VM uses it could not be seen")
+        return exam.conclude()
     console: Console | None = None
+    device: HostDevice | None = None
     if subject.own:
-        _within(exam, "host", lambda: examine_host(exam, root))
-        may_open = _within(exam, "device", lambda: examine_device(exam, subject, root))
-        console = _within(exam, "vm", lambda: examine_vm(exam, subject, root))
-        if may_open is False:
+        may_open, console = _look_around(exam, subject, root)
+        if not may_open:
             return exam.conclude()
-    device = subject.device if subject.device is not None and subject.device.identity.vendor == "nvidia" else None
-    if device is not None:
-        _within(exam, "driver", lambda: nvidia.examine_parameters(exam, device, root))
-        _within(exam, "driver", lambda: nvidia.examine_console_mapping(exam, device, console))
-    by_dmabuf = False
+        if subject.device is not None and not subject.holders and not open_free:
+            exam.ends("no-vm", "no process that may be looked at holds it")
+            exam.leave_out("opening the device, which no VM has: one that starts meanwhile would find it busy")
+            return exam.conclude()
+        device = _examine_nvidia(exam, subject, root, console)
+    by_dmabuf = _open_and_examine(exam, subject, root, opening, watch, device)
+    if subject.own:
+        _within(exam, "vm", lambda part: examine_consoles(part, subject, root, console, by_dmabuf=by_dmabuf))
+    return exam.conclude()
+
+
+def _open_and_examine(
+    exam: Examination,
+    subject: Subject,
+    root: HostRoot,
+    opening: Callable[[], Display],
+    watch: float,
+    nvidia_device: HostDevice | None,
+) -> bool:
+    """Open the display and look at it; return whether it hands dma-bufs out."""
     try:
         display = opening()
     except MdevDisplayError as error:
         explain_failure(exam, error)
-    except (ValueError, OSError) as error:  # a locator with a NUL, for one
+    except ValueError as error:  # a locator with a NUL, for one
         exam.ends("bad-locator", f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - out of descriptors, threads or memory
+        exam.ends("error", f"{type(error).__name__}: {error}")
     else:
         if subject.own:
             exam.is_secret(display.identity.name)
-        by_dmabuf = _examine(exam, display, root, watch, nvidia_device=device is not None)
-    if subject.own:
-        _within(exam, "vm", lambda: examine_consoles(exam, subject, root, console, by_dmabuf=by_dmabuf))
-    return exam.conclude()
+        return _examine(exam, display, root, watch, own=subject.own, nvidia_device=nvidia_device)
+    return False
 
 
-def _examine(exam: Examination, display: Display, root: HostRoot, watch: float, *, nvidia_device: bool) -> bool:
+def _look_around(exam: Examination, subject: Subject, root: HostRoot) -> tuple[bool, Console | None]:
+    """Look at the host, the device and its VM; return whether the device may be opened, and the VM's consoles."""
+    met = subject.device is not None or bool(subject.holders)
+    _within(exam, "host", lambda part: examine_host(part, root, met=met))
+    may_open = _within(exam, "device", lambda part: examine_device(part, subject, root))
+    console = _within(exam, "vm", lambda part: examine_vm(part, subject, root))
+    if may_open is None and not subject.holders:
+        exam.leave_out("opening the device: what kind of device it is could not be seen")
+        return False, console
+    return may_open is not False, console
+
+
+def _examine_nvidia(exam: Examination, subject: Subject, root: HostRoot, console: Console | None) -> HostDevice | None:
+    """Look at what is special about an NVIDIA vGPU; return the device if it is one."""
+    device = subject.device
+    if device is None or device.identity.vendor != "nvidia":
+        return None
+    _within(exam, "driver", lambda part: nvidia.examine_parameters(part, device, root))
+    _within(exam, "driver", lambda part: nvidia.examine_console_mapping(part, device, console))
+    return device
+
+
+def _examine(
+    exam: Examination, display: Display, root: HostRoot, watch: float, *, own: bool, nvidia_device: HostDevice | None
+) -> bool:
     """Look at an open display, and close it; return whether it hands dma-bufs out."""
     try:
         examine_access(exam, display)
-        seen = examine_pixels(exam, display, root, watch=watch)
-        if seen.frame is not None and nvidia_device:
-            nvidia.examine_zeros(exam, seen.frame, root)
+        nodes = _within(exam, "pixels", lambda _: render_nodes(root)) or []
+        may_map = nvidia_device is None or not exam.has_found("nvidia-console-mapped")
+        seen = examine_pixels(exam, display, nodes, watch=watch, may_map=may_map)
+        if exam.seen == "nothing-displayed" and own and not display.borrowed:
+            exam.found("no-vm", "it could be opened for oneself, which one program at a time can")
+        if seen.frame is not None and nvidia_device is not None:
+            frame = seen.frame
+            _within(exam, "pixels", lambda part: nvidia.examine_zeros(part, frame, root))
         return seen.surface is not None and seen.surface.dmabuf_id is not None
+    except Exception as error:  # noqa: BLE001 - out of descriptors, threads or memory
+        exam.ends("error", f"{type(error).__name__}: {error}")
+        return False
     finally:
         with suppress(MdevDisplayError):  # a driver that hangs has been named
             display.close(timeout=1.0)
 
 
-def _within(exam: Examination, step: str, probe: Callable[[], T]) -> T | None:
-    """Run a probe of the host with a deadline; what it cannot do is a finding, and not the end."""
+def _within(exam: Examination, step: str, probe: Callable[[Examination], T]) -> T | None:
+    """Run a probe of the host with a deadline; what it cannot do is a finding, and not the end.
+
+    It writes into a copy: one that comes back late writes into what nobody reads any more.
+    """
     lane = Lane(f"doctor: {step}")
+    copy = deepcopy(exam)
     try:
-        return lane.run(probe, HOST_SECONDS)
+        result = lane.run(partial(probe, copy), HOST_SECONDS)
+        exam.take(copy)
+        return result
     except TimedOut:
         exam.found("probe-failed", f"reading /sys and /proc took more than {HOST_SECONDS:g} s", step=step)
     except Exception as error:  # noqa: BLE001 - /sys and /proc may say anything

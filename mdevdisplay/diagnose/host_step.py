@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from mdevdisplay.diagnose.report import Examination
 from mdevdisplay.diagnose.subject import Subject
 from mdevdisplay.host.attach import describe_holder
-from mdevdisplay.host.devices import PCI_ADDRESS, HostDevice, list_functions, list_mdevs
+from mdevdisplay.host.devices import (
+    DISPLAY_CLASS,
+    NVIDIA_TYPE,
+    PCI_ADDRESS,
+    HostDevice,
+    list_functions,
+    list_mdevs,
+)
+from mdevdisplay.host.holders import INITIAL_PID_NAMESPACE
 from mdevdisplay.host.root import HostRoot, read_attribute
 
 __all__ = ["examine_device", "examine_host"]
 
 _MOST_ENTRIES = 4096
-_INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # include/linux/proc_ns.h, PROC_PID_INIT_INO
-_DISPLAY_CLASS = "0x03"
-_NVIDIA_TYPE = "nvidia/current_vgpu_type"
+_COMPUTE_TYPE = re.compile(r"[0-9]C(ME|NOME|MEALL|GFX)?$")
+"""The C series, as in A100-4C and, of a part of a card, A100-1-5CME."""
 _NEVER = {"i915": "sriov-intel", "xe": "sriov-intel", "amdgpu": "sriov-amd", "gim": "sriov-amd"}
 _NEVER_BY_VENDOR = {"0x8086": "sriov-intel", "0x1002": "sriov-amd"}
 
 
-def examine_host(exam: Examination, root: HostRoot) -> int:
-    """Look at VFIO, mdev and the IOMMU; return how many vGPUs there are."""
+def examine_host(exam: Examination, root: HostRoot, *, met: bool = False) -> int:
+    """Look at VFIO, mdev and the IOMMU; return how many vGPUs there are. ``met``: the device in question is there."""
     mdevs, functions = list_mdevs(root), list_functions(root)
+    untyped = _without_type(root)
     has_mdev = (root.sys / "bus/mdev").is_dir()
-    has_vfio = _exists(root.dev / "vfio/vfio") or _exists(root.dev / "vfio/devices")
+    has_nodes = _exists(root.dev / "vfio/vfio") or _exists(root.dev / "vfio/devices")
+    # a container may have the host's /sys and not its /dev
+    has_vfio = has_nodes or any(device.vfio for device in (*mdevs, *functions)) or (root.sys / "class/vfio").is_dir()
     groups = _names(root.sys / "kernel/iommu_groups")
     parents = _names(root.sys / "class/mdev_bus")
     release = read_attribute(root.proc / "sys/kernel/osrelease")
     exam.ok(
         "host",
-        f"Linux {release or 'of an unknown version'}; /dev/vfio is {'there' if has_vfio else 'missing'}; "
+        f"Linux {release or 'of an unknown version'}; /dev/vfio is {'there' if has_nodes else 'missing'}; "
         f"mdev is {'loaded' if has_mdev else 'not loaded'}; {len(groups)} IOMMU groups; "
-        f"{len(mdevs)} mediated devices, {len(functions)} vGPU functions",
+        f"{len(mdevs)} mediated devices, {len(functions)} vGPU functions, {len(untyped)} of NVIDIA's without a type",
     )
-    if not has_vfio:
+    if not has_vfio and not met:
         exam.found("no-vfio", f"{root.dev}/vfio/vfio is missing")
-    if not has_mdev and not functions:
+    if not has_mdev and not functions and not untyped and not met:
         exam.found("no-mdev", f"{root.sys}/bus/mdev is missing, and no virtual function of a GPU is a vGPU")
     namespace = _pid_namespace(root)
-    if namespace not in ("", _INITIAL_PID_NAMESPACE):
-        exam.found("own-pid-namespace", f"{root.proc}/self/ns/pid is {namespace}, not {_INITIAL_PID_NAMESPACE}")
+    if namespace not in ("", INITIAL_PID_NAMESPACE) and _is_ours(root):
+        exam.found("own-pid-namespace", f"{root.proc}/self/ns/pid is {namespace}, not {INITIAL_PID_NAMESPACE}")
     if parents:
         exam.names["parent"] = parents[0]
         exam.ok("host", f"vGPUs can be made on {', '.join(parents[:8])}")
@@ -54,7 +66,13 @@ def examine_device(exam: Examination, subject: Subject, root: HostRoot) -> bool:
         exam.is_secret(holder.vm.name, holder.vm.uuid, *holder.vm.aliases)
     if subject.holder is not None:
         holder = subject.holder
-        exam.names |= {"vm": holder.vm.name or "NAME", "pid": str(holder.pid), "holder": describe_holder(holder)}
+        exam.names |= {"pid": str(holder.pid), "holder": describe_holder(holder)}
+        number = next((alias for alias in holder.vm.aliases if alias.isdecimal()), "")
+        if number:  # Proxmox knows no other name; virsh is not there
+            exam.names["vmid"] = number
+            exam.names.pop("vm", None)
+        elif holder.vm.kind and holder.vm.name:
+            exam.names["vm"] = holder.vm.name
         exam.ok("device", f"held by {describe_holder(holder)}, uid {holder.uid}")
     elif len(subject.holders) > 1:
         exam.ok("device", "held by " + ", ".join(map(describe_holder, subject.holders[:8])))
@@ -64,7 +82,10 @@ def examine_device(exam: Examination, subject: Subject, root: HostRoot) -> bool:
     exam.is_secret(name)
     exam.names |= {"device": name, "group": device.group or "GROUP", "parent": device.identity.parent or "PARENT"}
     exam.ok("device", _describe(device))
-    if not subject.holders:
+    if not subject.holders and subject.group_holder is not None:
+        exam.names["holder"] = describe_holder(subject.group_holder)
+        exam.ok("device", f"{describe_holder(subject.group_holder)} has its IOMMU group open")
+    elif not subject.holders:
         exam.ok("device", "no process that may be looked at holds it")
     _examine_type(exam, device)
     return not PCI_ADDRESS.fullmatch(name) or _examine_function(exam, device, root, held=bool(subject.holders))
@@ -82,7 +103,7 @@ def _describe(device: HostDevice) -> str:
 
 
 def _examine_type(exam: Examination, device: HostDevice) -> None:
-    if device.identity.vendor == "nvidia" and device.type_name.endswith("C"):
+    if device.identity.vendor == "nvidia" and _COMPUTE_TYPE.search(device.type_name):
         exam.found("compute-only-type", f"its vGPU type is {device.type_name}")
 
 
@@ -91,10 +112,10 @@ def _examine_function(exam: Examination, device: HostDevice, root: HostRoot, *, 
     path = root.sys / "bus/pci/devices" / device.identity.name
     if not device.group:
         exam.found("iommu-off", f"{device.identity.name} is in no IOMMU group")
-    number = read_attribute(path / _NVIDIA_TYPE)
+    number = read_attribute(path / NVIDIA_TYPE)
     if number:
         if number == "0":
-            exam.ends("nvidia-no-type", f"{path / _NVIDIA_TYPE} is 0")
+            exam.ends("nvidia-no-type", f"{path / NVIDIA_TYPE} is 0")
             return False
         return True
     kind = read_attribute(path / "class")
@@ -102,12 +123,14 @@ def _examine_function(exam: Examination, device: HostDevice, root: HostRoot, *, 
         physical = _driver(path / "physfn")
         cause = _NEVER.get(physical) or _NEVER_BY_VENDOR.get(read_attribute(path / "vendor"), "")
         evidence = f"a virtual function of {device.identity.parent or 'unknown'} (driver {physical or 'none'})"
-        if not cause or not kind.startswith(_DISPLAY_CLASS):
+        if kind.startswith("0x") and not kind.startswith(DISPLAY_CLASS) and device.vfio:
+            cause, evidence = "not-a-display", f"{evidence}, of class {kind or 'unknown'}"
+        elif not cause:
             return True
     else:
         if not device.vfio:  # still the host's own: the error of opening it says what to do
             return True
-        cause = "passthrough" if kind.startswith(_DISPLAY_CLASS) else "not-a-display"
+        cause = "passthrough" if kind.startswith(DISPLAY_CLASS) else "not-a-display"
         evidence = f"a whole PCI function of class {kind or 'unknown'}, bound to {device.identity.driver}"
     if held:
         if cause != "not-a-display":
@@ -116,6 +139,20 @@ def _examine_function(exam: Examination, device: HostDevice, root: HostRoot, *, 
     exam.ends(cause, evidence, step="device")
     exam.leave_out("opening the device: vfio-pci resets a function that it opens, and nothing could be seen")
     return False
+
+
+def _without_type(root: HostRoot) -> list[str]:
+    """Return NVIDIA's virtual functions that are no vGPUs yet."""
+    names = _names(root.sys / "bus/pci/devices")
+    return [name for name in names if read_attribute(root.sys / "bus/pci/devices" / name / NVIDIA_TYPE) == "0"]
+
+
+def _is_ours(root: HostRoot) -> bool:
+    """Whether a /proc is of this program's own pid namespace, and not one of the host's that a container was given."""
+    try:
+        return str((root.proc / "self").readlink()) == str(os.getpid())
+    except OSError:
+        return True
 
 
 def _pid_namespace(root: HostRoot) -> str:

@@ -11,7 +11,7 @@ from mdevdisplay.diagnose.report import Report, State, Step
 
 __all__ = ["Line", "Span", "report_lines", "reports_lines"]
 
-_COLOURS = {State.OK: "green", State.NOTE: "yellow", State.BAD: "red", State.LEFT_OUT: "white"}
+_COLOURS = {State.OK: "green", State.NOTE: "yellow", State.BAD: "red"}
 
 
 @attrs.frozen

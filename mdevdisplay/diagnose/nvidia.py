@@ -19,6 +19,7 @@ def examine_parameters(exam: Examination, device: HostDevice, root: HostRoot) ->
     """Look for disable_vnc=1 among the parameters of a vGPU."""
     bus = "pci" if PCI_ADDRESS.fullmatch(device.identity.name) else "mdev"
     path = root.sys / "bus" / bus / "devices" / device.identity.name / "nvidia/vgpu_params"
+    exam.names["parameters"] = str(path)
     words = read_attribute(path).replace(",", " ").split()
     if "disable_vnc=1" in words:
         exam.found("nvidia-disable-vnc", f"{path} has disable_vnc=1")
@@ -34,8 +35,8 @@ def examine_console_mapping(exam: Examination, device: HostDevice, console: Cons
 def examine_zeros(exam: Examination, frame: Frame, root: HostRoot) -> None:
     """Say whether a picture of zeros has a mode that NVIDIA's R535 driver hands out as zeros."""
     width, height = frame.surface.width, frame.surface.height
-    if not np.any(frame.raw) and is_zero_mode(width, height):
-        version = read_attribute(root.sys / "module/nvidia/version") or "unknown"
+    version = read_attribute(root.sys / "module/nvidia/version") or "unknown"
+    if version.partition(".")[0] in ("535", "unknown") and is_zero_mode(width, height) and not np.any(frame.raw):
         rows = -(-width * 4 // 128) * 128 * height
         exam.found(
             "nvidia-zero-mode",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from enum import Enum, unique
@@ -25,7 +26,6 @@ class State(Enum):
     OK = "ok"
     NOTE = "note"
     BAD = "bad"
-    LEFT_OUT = "left out"
 
 
 @attrs.frozen(kw_only=True)
@@ -141,6 +141,10 @@ class Examination:
         cause = BY_ID[name]
         self._add(cause, step or cause.step, evidence, ())
 
+    def has_found(self, name: str) -> bool:
+        """Whether a cause was noted."""
+        return any(entry.found.cause == name for entry in self._candidates)
+
     def told(self, finding: Finding, step: str) -> None:
         """Note what a backend knows."""
         cause = BY_ID.get(finding.cause)
@@ -175,6 +179,10 @@ class Examination:
     def is_secret(self, *names: str) -> None:
         """Remember words that tell whose machine this is."""
         self._secrets.update(dict.fromkeys(name for name in names if name))
+
+    def take(self, copy: Examination) -> None:
+        """Take over what a copy of this one has come to."""
+        self.__dict__.update(copy.__dict__)
 
     def conclude(self) -> Report:
         """Return the report."""
@@ -222,16 +230,20 @@ class Examination:
         self._write(step, state, (f"{found.evidence} [{found.cause}]" if found.cause not in _WELL else evidence,))
 
     def _remedy(self, cause: Cause | None) -> tuple[str, ...]:
-        """Return what to do, without what is said to a VM where none is in sight."""
+        """Return what to do, without what is said to a VM where none is in sight, or to whoever is not root yet."""
         quoted = _Names({key: shlex.quote(value) for key, value in self.names.items()})
         lines = cause.remedy if cause else ()
-        return tuple(line.format_map(quoted) for line in lines if "vm" in self.names or "{vm}" not in line)
+        return tuple(
+            line.format_map(quoted)
+            for line in lines
+            if not (line.startswith("$ sudo ") and os.geteuid() == 0)
+            and all(name in self.names or f"{{{name}}}" not in line for name in ("vm", "vmid"))
+        )
 
     def _write(self, step: str, state: State, evidence: Iterable[str]) -> None:
         self._evidence.setdefault(step, []).extend(map(_cut, evidence))
-        worst = [State.LEFT_OUT, State.OK, State.NOTE, State.BAD]
-        before = self._states.get(step, State.LEFT_OUT)
-        self._states[step] = max(before, state, key=worst.index)
+        worst = [State.OK, State.NOTE, State.BAD]
+        self._states[step] = max(self._states.get(step, State.OK), state, key=worst.index)
 
     def _steps(self) -> tuple[Step, ...]:
         causes: Mapping[str, list[str]] = {step: [] for step in STEPS}

@@ -25,12 +25,14 @@ class Subject:
         own: whether the host itself has it; False for a backend's own scheme.
         device: the device as sysfs shows it; None where it is not known, or not there.
         holders: the processes that hold it, VMMs first; or those that have the name.
+        group_holder: a process that has its IOMMU group open, where nobody holds the device itself.
     """
 
     locator: str
     own: bool = True
     device: HostDevice | None = None
     holders: tuple[Holder, ...] = ()
+    group_holder: Holder | None = None
 
     @property
     def holder(self) -> Holder | None:
@@ -45,9 +47,17 @@ def find_subject(locator: str, root: HostRoot) -> Subject:
     name = host_name(locator)
     device = look_up(root, name) if name else None
     if name and device is not None:
-        holding = [holder for holder in scan(root).holders if holder.holds(name)]
+        seen = scan(root).holders
+        holding = [holder for holder in seen if holder.holds(name)]
         owners = [holder for holder in holding if holder.vm.kind] or holding
-        return Subject(locator=locator, device=device, holders=tuple(owners))
+        group = device.group
+        others = (holder for holder in seen if group and any(held.number == group for held in holder.groups))
+        return Subject(
+            locator=locator,
+            device=device,
+            holders=tuple(owners),
+            group_holder=None if owners else next(others, None),
+        )
     holders = _by_name(locator, root)
     return Subject(locator=locator, device=_only_device(holders, root), holders=tuple(holders))
 
@@ -69,8 +79,12 @@ def _by_name(locator: str, root: HostRoot) -> list[Holder]:
 
 
 def _only_device(holders: list[Holder], root: HostRoot) -> HostDevice | None:
-    """Return the device of the one process that is meant, where it has one alone."""
+    """Return the device of the one process that is meant, where it has one alone, or one vGPU beside other devices."""
     if len(holders) != 1:
         return None
     names = {held.name for held in holders[0].devices if held.name} | set(holders[0].others)
-    return look_up(root, names.pop()) if len(names) == 1 and len(holders[0].devices) <= 1 else None
+    if len(names) < len(holders[0].devices):  # one of those without a name may be a vGPU too
+        return None
+    devices = [device for name in sorted(names) if (device := look_up(root, name)) is not None]
+    vgpus = [device for device in devices if device.identity.mdev_type] or devices
+    return vgpus[0] if len(vgpus) == 1 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mdevdisplay.diagnose.report import Examination
 from mdevdisplay.diagnose.subject import Subject
 from mdevdisplay.gpu.render_nodes import render_nodes
-from mdevdisplay.host.console import Console, VgpuSetting, parse_console
+from mdevdisplay.host.console import Console, VgpuSetting, console_of
 from mdevdisplay.host.holders import Holder
 from mdevdisplay.host.processes import Process
 from mdevdisplay.host.root import HostRoot
@@ -19,6 +19,7 @@ _SECONDS = 1.0
 """What asking for the VM's state may take."""
 _BY_STATE = {
     "paused": "vm-paused",
+    "migrating": "vm-migrating",
     "suspended": "guest-asleep",
     "stopped": "vm-stopped",
     "crashed": "vm-crashed",
@@ -32,7 +33,7 @@ def examine_vm(exam: Examination, subject: Subject, root: HostRoot) -> Console |
     holder = subject.holder
     if holder is None or not holder.vm.kind:
         return None
-    console = parse_console(_command_line(holder, root))
+    console = _console(holder, root)
     state = running_state(root, holder, console=console, seconds=_SECONDS)
     for text in state.left_out:
         exam.leave_out(text)
@@ -90,13 +91,15 @@ def _examine_opengl(
     if own is None:
         return
     for viewer in headless:
-        # without rendernode= QEMU takes the first that it finds (ui/egl-helpers.c, qemu_egl_rendernode_open)
-        used = _node_name(viewer.rendernode, root) or nodes[0].name
-        if used != own.name:
-            how = f"rendernode={viewer.rendernode}" if viewer.rendernode else f"the first render node, {used}"
+        used = _node_name(viewer.rendernode, root)
+        if not used and len(nodes) > 1:
+            # QEMU takes the first that readdir(3) gives (ui/egl-helpers.c, qemu_egl_rendernode_open)
+            exam.ok("vm", f"{viewer.kind} draws with whichever render node QEMU found first; the vGPU's is {own.name}")
+        elif used not in ("", own.name):
             exam.found(
                 "wrong-render-node",
-                f"{viewer.kind} draws with {how}; the vGPU is a part of {parent}, which is /dev/dri/{own.name}",
+                f"{viewer.kind} draws with rendernode={viewer.rendernode}; the vGPU is a part of {parent}, which is "
+                f"/dev/dri/{own.name}",
             )
 
 
@@ -117,11 +120,9 @@ def _setting(console: Console, name: str) -> VgpuSetting | None:
     return console.vgpus[0] if len(console.vgpus) == 1 and not name else None
 
 
-def _command_line(holder: Holder, root: HostRoot) -> tuple[str, ...]:
+def _console(holder: Holder, root: HostRoot) -> Console | None:
     try:
         with Process(root.proc, holder.pid) as process:
-            words = process.command_line()
-            # a wrapper may have started it under any first word
-            return words if parse_console(words) is not None else (process.program(), *words[1:])
+            return console_of(process)
     except OSError:
-        return ()
+        return None

@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+from mdevdisplay.host.processes import Process
 from mdevdisplay.host.qemu_options import (
     VFIO_DRIVERS,
     base_name,
@@ -26,7 +27,7 @@ from mdevdisplay.host.qemu_options import (
     vfio_name,
 )
 
-__all__ = ["Console", "VgpuSetting", "Viewer", "parse_console"]
+__all__ = ["Console", "VgpuSetting", "Viewer", "console_of", "parse_console"]
 
 _VALUED = (
     *("device", "set", "global", "vga", "machine", "M", "display", "vnc", "spice"),
@@ -138,6 +139,13 @@ class Console:
     qmp_waits: tuple[str, ...] = ()
     monitored: bool = False
     given_files: bool = False
+
+
+def console_of(process: Process) -> Console | None:
+    """Return what a process's command line says about QEMU's console, or None where it is no QEMU."""
+    words = process.command_line()
+    # a wrapper may have started it under any first word
+    return parse_console(words) or parse_console((process.program(), *words[1:]))
 
 
 def parse_console(argv: Sequence[str]) -> Console | None:

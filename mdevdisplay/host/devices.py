@@ -11,12 +11,23 @@ from mdevdisplay.errors import DeviceBusy, DeviceNotFound, DriverError, MdevDisp
 from mdevdisplay.host.root import HostRoot, read_attribute
 from mdevdisplay.source import DeviceInfo, Identity
 
-__all__ = ["PCI_ADDRESS", "UUID", "HostDevice", "find", "list_functions", "list_mdevs", "look_up", "without_node"]
+__all__ = [
+    "DISPLAY_CLASS",
+    "NVIDIA_TYPE",
+    "PCI_ADDRESS",
+    "UUID",
+    "HostDevice",
+    "find",
+    "list_functions",
+    "list_mdevs",
+    "look_up",
+    "without_node",
+]
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 PCI_ADDRESS = re.compile(r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]")
-_NVIDIA_TYPE = "nvidia/current_vgpu_type"
-_DISPLAY_CLASS = "0x03"
+NVIDIA_TYPE = "nvidia/current_vgpu_type"
+DISPLAY_CLASS = "0x03"
 
 
 @attrs.frozen(kw_only=True)
@@ -101,9 +112,9 @@ def list_functions(root: HostRoot) -> list[HostDevice]:
 
 def _is_vgpu(root: HostRoot, address: str, device: HostDevice) -> bool:
     path = root.sys / "bus/pci/devices" / address
-    if (path / _NVIDIA_TYPE).exists():
+    if (path / NVIDIA_TYPE).exists():
         return bool(device.identity.mdev_type)
-    return device.vfio and read_attribute(path / "class").startswith(_DISPLAY_CLASS)
+    return device.vfio and read_attribute(path / "class").startswith(DISPLAY_CLASS)
 
 
 def _read_pci(root: HostRoot, address: str) -> HostDevice | None:
@@ -112,7 +123,7 @@ def _read_pci(root: HostRoot, address: str) -> HostDevice | None:
         return None
     driver = _name(path / "driver")
     physical = path / "physfn"  # a virtual function's link to its physical one
-    number = read_attribute(path / _NVIDIA_TYPE)
+    number = read_attribute(path / NVIDIA_TYPE)
     has_type = number.isascii() and number.isdigit() and int(number) != 0
     identity = Identity(
         name=address,

@@ -19,6 +19,7 @@ from mdevdisplay.host.root import HostRoot
 from mdevdisplay.host.vmm import Vm, VmmCommand, parse_command_line, parse_qemu
 
 __all__ = [
+    "INITIAL_PID_NAMESPACE",
     "HeldDevice",
     "HeldGroup",
     "Holder",
@@ -35,7 +36,7 @@ _SYSPATH = "vfio-device-syspath"  # Linux 6.18: drivers/vfio/vfio_main.c, vfio_d
 _NODE_LINK = re.compile(r"vfio/(noiommu-)?[0-9]+|vfio/devices/")  # as that process's mounts name it
 _CLAIMED = "command line"
 _FIRST_LOOK = 4096
-_INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # include/linux/proc_ns.h, PROC_PID_INIT_INO
+INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 
 
 @attrs.frozen(kw_only=True)
@@ -204,7 +205,7 @@ def _without_false_claims(holders: Sequence[Holder]) -> list[Holder]:
 def _sees_the_whole_host(proc: Path) -> bool:
     """Return whether this /proc shows the processes of every container, which only the first PID namespace does."""
     try:
-        return str((proc / "1/ns/pid").readlink()) == _INITIAL_PID_NAMESPACE
+        return str((proc / "1/ns/pid").readlink()) == INITIAL_PID_NAMESPACE
     except OSError:
         return False
 

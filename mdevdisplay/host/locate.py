@@ -17,6 +17,7 @@ from mdevdisplay.errors import (
     LocatorError,
     MdevDisplayError,
     NotADisplay,
+    NoVfio,
 )
 from mdevdisplay.host.attach import attach, attach_by_name, describe_holder, not_permitted
 from mdevdisplay.host.auth_log import log_attach
@@ -100,7 +101,7 @@ def open_device(locator: str, root: HostRoot | None = None, *, must_attach: bool
 
 def open_vm(locator: str, root: HostRoot) -> Device:
     """Attach to the VM of a bare name; raises `LocatorError` where there is none."""
-    if ":" not in locator and (found := named(find_holders(root), locator)):
+    if ":" not in locator and (found := named(find_holders(root), locator) or _any_vm(locator, root)):
         return _attach_to(_only(found, locator, locator), None, locator, root)
     raise LocatorError(
         "not a locator that any backend understands, and no running VM with a VFIO device is called so",
@@ -120,7 +121,7 @@ def _open_by_name(locator: str, name: str, root: HostRoot, *, must_attach: bool)
     if must_attach:
         raise DeviceGone("no VM uses the device now", device=locator, hint="start the VM again")
     try:
-        return open_free(device, locator, root)
+        return _open_free(device, locator, root)
     except DeviceBusy as error:
         again = _holding(root, name)  # a VM that started meanwhile
         if again:
@@ -133,6 +134,15 @@ def _open_by_name(locator: str, name: str, root: HostRoot, *, must_attach: bool)
         if left is None:
             raise
         raise without_node(left, locator) from error
+
+
+def _open_free(device: HostDevice, locator: str, root: HostRoot) -> Device:
+    try:
+        return open_free(device, locator, root)
+    except NoVfio as error:
+        if device.vfio:  # so VFIO is there, and its nodes are not
+            raise without_node(device, locator) from error
+        raise
 
 
 def _missing_vm_uuid(root: HostRoot, name: str) -> bool:
@@ -195,14 +205,23 @@ def _open_vm(locator: str, root: HostRoot) -> Device:
             found, index, text = named(holders, name), int(number), name
     if not found and not pids(root.proc):
         raise _no_proc(locator, root)
+    if not found:  # it may run all the same, without a vGPU or with one that we may not see
+        found = _any_vm(text, root)
     if not found:
         running = ", ".join(repr(name) for name in sorted({holder.vm.name for holder in holders if holder.vm.name})[:8])
         raise DeviceNotFound(
             f"no process of this host that uses a VFIO device runs a VM called {text!r}",
             device=locator,
             hint=f"those that do are {running}" if running else "`mdevdisplay list` shows who uses what",
+            cause="no-such-vm",
         )
     return _attach_to(_only(found, text, locator), index, locator, root)
+
+
+def _any_vm(name: str, root: HostRoot) -> list[Holder]:
+    """Return the VMs of a name, whether or not they hold a device that we see."""
+    holders = (find_holder(root, pid) for pid in pids(root.proc))
+    return named((holder for holder in holders if holder is not None and holder.vm.kind), name)
 
 
 def _only(found: Sequence[Holder], text: str, locator: str) -> Holder:
@@ -226,7 +245,10 @@ def _open_pid(locator: str, root: HostRoot) -> Device:
         raise _no_proc(locator, root)
     if holder is None:
         raise DeviceNotFound(
-            f"there is no process {pid}", device=locator, hint="`mdevdisplay list` shows the pids of VMs"
+            f"there is no process {pid}",
+            device=locator,
+            hint="`mdevdisplay list` shows the pids of VMs",
+            cause="no-such-vm",
         )
     return _attach_to(holder, int(match[2]) if match[2] else None, locator, root)
 
@@ -325,7 +347,10 @@ def _position(holder: Holder, displays: Sequence[Device], index: int | None, loc
         )
     if index is not None and index >= len(displays):
         raise DeviceNotFound(
-            f"{describe_holder(holder)} has {len(displays)} displays, counted from 0", device=locator, hint=each
+            f"{describe_holder(holder)} has {len(displays)} displays, counted from 0",
+            device=locator,
+            hint=each,
+            cause="no-such-output",
         )
     return index or 0
 

@@ -18,7 +18,7 @@ from mdevdisplay.host.root import HostRoot, read_attribute
 
 __all__ = ["State", "VmState", "running_state"]
 
-State = Literal["running", "paused", "suspended", "stopped", "crashed", "starting", "shutdown", "unknown"]
+State = Literal["running", "paused", "migrating", "suspended", "stopped", "crashed", "starting", "shutdown", "unknown"]
 
 _LIBVIRT: dict[str, State] = {  # virDomainState in src/conf/domain_conf.c
     "running": "running",
@@ -32,6 +32,9 @@ _LIBVIRT: dict[str, State] = {  # virDomainState in src/conf/domain_conf.c
 _LIBVIRT_PAUSED: dict[str, State] = {  # virDomainPausedReason
     "starting up": "starting",
     "panicked": "crashed",
+    "migration": "migrating",
+    "post-copy": "migrating",
+    "post-copy failed": "migrating",
 }
 _QMP: dict[str, State] = {  # RunState in qapi/run-state.json
     "running": "running",
@@ -39,9 +42,9 @@ _QMP: dict[str, State] = {  # RunState in qapi/run-state.json
     "debug": "paused",
     "io-error": "paused",
     "watchdog": "paused",
-    "colo": "paused",
-    "finish-migrate": "paused",
-    "postmigrate": "paused",
+    "colo": "migrating",
+    "finish-migrate": "migrating",
+    "postmigrate": "migrating",
     "restore-vm": "paused",
     "save-vm": "paused",
     "suspended": "suspended",
@@ -49,7 +52,7 @@ _QMP: dict[str, State] = {  # RunState in qapi/run-state.json
     "internal-error": "crashed",
     "prelaunch": "starting",
     "preconfig": "starting",
-    "inmigrate": "starting",
+    "inmigrate": "migrating",
     "shutdown": "shutdown",
 }
 
@@ -59,10 +62,10 @@ class VmState:
     """What a VM is doing.
 
     Attributes:
-        state: ``running``; ``paused``: its processors are halted by the VMM; ``suspended``: the guest sleeps (ACPI S3);
-            ``stopped``: the VMM's process is, by SIGSTOP or a debugger; ``crashed``: the guest or the VMM gave up;
-            ``starting``: it has not begun, or waits for an incoming migration; ``shutdown``: the guest has shut down
-            and its VMM is still there; ``unknown``.
+        state: ``running``; ``paused``: its processors are halted by the VMM; ``migrating``: it moves, or has moved,
+            from or to another host, and may run there; ``suspended``: the guest sleeps (ACPI S3); ``stopped``: the
+            VMM's process is, by SIGSTOP or a debugger; ``crashed``: the guest or the VMM gave up; ``starting``: it has
+            not begun; ``shutdown``: the guest has shut down and its VMM is still there; ``unknown``.
         told_by: the file or socket that told it; "" where none did.
         detail: the words of that source, or why it is not known.
         left_out: what was not asked, and why.

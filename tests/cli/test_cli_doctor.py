@@ -68,10 +68,11 @@ def test_without_a_locator_the_host_and_every_device(kernel: FakeKernel) -> None
     """The worst of all is the exit status."""
     good, empty = kernel.add(Mdpy("vga")), kernel.add(Mbochs())
     good.paint(PIXELS)
+    kernel.vmm(good, name="win10")
     facts = here_json("doctor", "--in-process", status=3)
     assert [report["locator"] for report in facts["reports"]] == ["", good.name, empty.name]
-    assert [report["cause"] for report in facts["reports"]] == ["host-ready", "shown", "guest-driver-not-loaded"]
-    assert facts["cause"] == "guest-driver-not-loaded"
+    assert [report["cause"] for report in facts["reports"]] == ["host-ready", "shown", "no-vm"]
+    assert facts["cause"] == "no-vm"
     text = here("doctor", "--in-process")
     assert text.exit_code == 3
     assert text.stdout.startswith("this host has 2 vGPUs [host-ready]\n")
@@ -113,3 +114,12 @@ def test_errors_say_how_to_ask_the_doctor(command: str) -> None:
     assert result.exit_code == 1
     assert "[not-a-display]" in result.stderr
     assert result.stderr.endswith("  more: mdevdisplay doctor sim:fault=enotty\n")
+
+
+def test_a_bundle_that_cannot_be_written_costs_no_diagnosis() -> None:
+    """The report is in the JSON all the same."""
+    result = here("doctor", "sim:320x200", "--json", "--bundle", "/nowhere/at/all.tar.gz")
+    assert result.exit_code == 1
+    facts = json.loads(result.stdout)
+    assert facts["cause"] == "shown"
+    assert facts["bundle_error"]["cause"] == "cannot-write"

@@ -92,8 +92,8 @@ def test_not_permitted_is_status_four(kernel: FakeKernel, vmm: FakeVmm, monkeypa
 @pytest.mark.parametrize(
     ("locator", "status", "cause"),
     [
-        ("vm:none", 1, "no-such-device"),
-        ("pid:4194303", 1, "no-such-device"),
+        ("vm:none", 1, "no-such-vm"),
+        ("pid:4194303", 1, "no-such-vm"),
         ("pid:x", 2, "bad-locator"),
         ("fd:x", 2, "bad-locator"),
         ("unix:/nowhere/at/all", 1, "bad-hand-over"),

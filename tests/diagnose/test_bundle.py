@@ -191,7 +191,7 @@ def test_a_vgpus_attributes_are_in_it(kernel: FakeKernel, tmp_path: Path) -> Non
     own = kernel.sysfs.device(driver)
     (own / "nvidia").mkdir(exist_ok=True)
     (own / "nvidia/vgpu_params").write_bytes(b"disable_vnc=1,\xff\0\x1b[31m" + b"x" * 100_000)
-    found = diagnose(driver.name, root=HostRoot(kernel.path))
+    found = diagnose(driver.name)
     [device] = json.loads(made(tmp_path / "b.tgz", found, root=HostRoot(kernel.path))["device.json"])["devices"]
     attributes = {entry["name"]: entry["value"] for entry in device["sysfs"]["attributes"]}
     assert attributes["nvidia/vgpu_params"].startswith("disable_vnc=1,")
@@ -279,7 +279,7 @@ def test_an_edid_goes_without_its_serial_number(kernel: FakeKernel, tmp_path: Pa
     blob[54:72] = b"\0\0\0\xff\0ALICES-SCREEN"
     blob[127] = -sum(blob) % 256
     driver.set_edid(bytes(blob))
-    found = diagnose(driver.name, root=HostRoot(kernel.path))
+    found = diagnose(driver.name)
     for with_names in (False, True):
         files = made(tmp_path / "b.tgz", found, root=HostRoot(kernel.path), with_names=with_names)
         edid = json.loads(files["device.json"])["devices"][0]["display"]["edid"]
@@ -338,7 +338,7 @@ def test_pixels_are_in_it_if_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("locator", ["sim:320x200,blank=on", "sim:320x200,fault=unknown-fourcc", "vm:nobody"])
 def test_a_picture_that_cannot_be_had_is_a_line_in_the_readme(tmp_path: Path, locator: str) -> None:
     """And no error."""
-    files = made(tmp_path / "b.tgz", diagnose(locator, root=NOWHERE), with_pixels=True)
+    files = made(tmp_path / "b.tgz", diagnose(locator), with_pixels=True)
     assert "screen.png" not in files
     readme = files["README.txt"].decode()
     assert re.search(r"(?m)^  screen.png, the picture of .*, is missing: .", readme)

@@ -24,7 +24,22 @@ KINDS = [
     for name in errors.__all__
     if isinstance(kind := getattr(errors, name), type) and issubclass(kind, MdevDisplayError)
 ]
-NAMES = {"locator", "it", "vm", "pid", "device", "group", "parent", "holder", "picture", "colour", "seconds", "count"}
+NAMES = {
+    "locator",
+    "it",
+    "vm",
+    "vmid",
+    "parameters",
+    "pid",
+    "device",
+    "group",
+    "parent",
+    "holder",
+    "picture",
+    "colour",
+    "seconds",
+    "count",
+}
 
 
 def named_causes(path: Path) -> Iterator[str]:

@@ -145,14 +145,14 @@ def test_a_container_does_not_see_the_hosts_processes(kernel: FakeKernel) -> Non
 @pytest.mark.parametrize(
     ("locator", "cause", "status"),
     [
-        ("vm:nobody", "no-such-device", 1),
-        ("pid:1999999999", "no-such-device", 1),
+        ("vm:nobody", "no-such-vm", 1),
+        ("pid:1999999999", "no-such-vm", 1),
         ("44cc0626-7e37-4b6c-a5b0-1e2ae6b9ea3e", "no-such-device", 1),
         ("0000:ff:1f.7", "no-such-device", 1),
         ("nonsense", "bad-locator", 2),
         ("", "bad-locator", 2),
         ("no such\nthing\x1b[31m", "bad-locator", 2),
-        ("vm:", "no-such-device", 1),
+        ("vm:", "no-such-vm", 1),
         ("pid:x", "bad-locator", 2),
         ("sim:nonsense=1", "bad-locator", 2),
         ("nul\0", "bad-locator", 2),
@@ -255,9 +255,51 @@ def test_a_function_that_can_never_show(kernel: FakeKernel, physical: Physical, 
 def test_a_type_for_computing(kernel: FakeKernel) -> None:
     driver = kernel.add(Nvidia())
     (kernel.sysfs.type_directory(driver) / "name").write_text("GRID V100-4C\n")
+    driver.show(640, 480)
+    driver.mapped_elsewhere = True
     report = look(driver.name)
     assert (report.cause, report.ends) == ("compute-only-type", Ends.BROKEN)
     assert "GRID V100-4C" in evidence(report, "compute-only-type")
+
+
+def test_a_free_device_shows_nothing_since_no_vm_uses_it(kernel: FakeKernel) -> None:
+    for driver in (kernel.add(Mbochs()), kernel.add(Gvt()), kernel.add(Nvidia())):
+        report = look(driver.name)
+        assert (report.cause, report.exit_status) == ("no-vm", 3)
+        assert not [line for found in report.findings for line in found.remedy if "virsh" in line]
+
+
+def test_a_free_device_is_not_opened_where_that_is_not_asked_for(kernel: FakeKernel) -> None:
+    """A VM that starts meanwhile would find it busy."""
+    driver = painted(kernel)
+    report = diagnose(driver.name, isolated=False, open_free=False)
+    assert (report.cause, report.exit_status) == ("no-vm", 3)
+    assert any("would find it busy" in text for text in report.left_out)
+    assert not [call for call in kernel.calls.of("open") if "group" in call.target]
+
+
+def test_a_vgpu_beside_a_network_card(kernel: FakeKernel) -> None:
+    """What is special about the vGPU is found by the VM's name too."""
+    vgpu, card = kernel.add(Nvidia()), kernel.add(Driver(pci=True))
+    vgpu.show(1600, 900)
+    kernel.vmm(vgpu, card, name="win10", words=qemu(vgpu))
+    report = look("vm:win10")
+    assert report.cause == "nvidia-zero-mode"
+    assert "display-off" in causes(report)
+
+
+def test_a_vm_without_a_vgpu_is_named_as_such(kernel: FakeKernel) -> None:
+    """It runs, and so is not missing."""
+    kernel.add(Mdpy("vga"))
+    (kernel.path / "proc/77/fd").mkdir(parents=True)
+    (kernel.path / "proc/77/cmdline").write_bytes(b"/usr/bin/qemu-system-x86_64\0-name\0plain\0")
+    assert look("vm:plain").cause == "no-vfio-device"
+    assert look("plain").cause == "no-vfio-device"
+
+
+def test_an_output_that_the_vm_has_not(kernel: FakeKernel) -> None:
+    kernel.vmm(painted(kernel), name="win10")
+    assert look("vm:win10/7").cause == "no-such-output"
 
 
 def test_a_device_without_a_driver(kernel: FakeKernel) -> None:
@@ -405,6 +447,8 @@ def libvirt_says(kernel: FakeKernel, vmm: FakeVmm, state: str, reason: str = "us
         ("paused", "user", "vm-paused"),
         ("pmsuspended", "unknown", "guest-asleep"),
         ("crashed", "panicked", "vm-crashed"),
+        ("shutdown", "user", "vm-shut-down"),
+        ("paused", "migration", "vm-migrating"),
     ],
 )
 def test_a_vm_that_does_not_run(kernel: FakeKernel, state: str, reason: str, cause: str) -> None:
@@ -573,6 +617,7 @@ def test_whether_the_guests_driver_runs_is_in_the_configuration(
 
 def test_mbochs_tells_by_its_registers(kernel: FakeKernel) -> None:
     driver = kernel.add(Mbochs())
+    vm(kernel, driver)
     assert look(driver.name).cause == "guest-driver-not-loaded"
     driver.set_mode(640, 480, bpp=16)
     report = look(driver.name)
@@ -585,7 +630,9 @@ def test_mbochs_tells_by_its_registers(kernel: FakeKernel) -> None:
 
 def test_a_sample_without_dma_says_nothing_by_its_configuration(kernel: FakeKernel) -> None:
     """By another backend's eyes mbochs just shows nothing."""
-    assert look(kernel.add(Mbochs()).name, backend="intel_gvt").cause == "nothing-displayed"
+    driver = kernel.add(Mbochs())
+    vm(kernel, driver)
+    assert look(driver.name, backend="intel_gvt").cause == "nothing-displayed"
 
 
 def test_a_plane_that_shows_nothing() -> None:
@@ -621,7 +668,7 @@ def test_which_render_node_could_import(kernel: FakeKernel) -> None:
     report = look("vm:win10")
     assert report.exit_status in (1, 4)
     assert report.cause in ("not-mappable", "no-egl", "no-render-node", "no-render-permission", "import-refused")
-    assert f"renderD128 (none, {parent})" in report.findings[0].evidence or "renderD128" in report.findings[0].evidence
+    assert f"renderD128 (no driver, {parent})" in report.findings[0].evidence
     assert "is the GPU that it is a part of" in report.findings[0].evidence
 
 

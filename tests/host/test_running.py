@@ -236,7 +236,7 @@ def test_an_old_file_of_libvirts_is_not_believed(host: Host, attributes: str, uu
         ("guest-panicked", "crashed"),
         ("internal-error", "crashed"),
         ("prelaunch", "starting"),
-        ("inmigrate", "starting"),
+        ("inmigrate", "migrating"),
         ("shutdown", "shutdown"),
         ("of-tomorrow", "unknown"),
     ],
