@@ -63,14 +63,9 @@ def exit_status(error: MdevDisplayError) -> int:
 
 def describe_error(error: MdevDisplayError) -> dict[str, Any]:
     """Return an error as it stands in JSON."""
-    return {
-        "cause": error.cause,
-        "message": error.message,
-        "device": error.device,
-        "hint": error.hint,
-        "errno": error.errno,
-        "exit_status": exit_status(error),
-    }
+    from mdevdisplay.diagnose.facts import error_facts
+
+    return {**error_facts(error), "exit_status": exit_status(error)}
 
 
 class Failure(click.ClickException):

@@ -7,8 +7,8 @@ import click
 from mdevdisplay.cli import Command
 from mdevdisplay.cli.options import json_option
 from mdevdisplay.cli.output import print_json, print_line, print_table, printable
+from mdevdisplay.diagnose.surroundings import plugin_facts
 from mdevdisplay.display import backends
-from mdevdisplay.hookspecs import VERSION
 
 
 @click.command("plugins", cls=Command)
@@ -17,23 +17,7 @@ def command(as_json: bool) -> None:
     """List the backends, and those that could not be loaded and why."""
     manager = backends()
     if as_json:
-        print_json(
-            hookspec_version=list(VERSION),
-            plugins=[
-                {
-                    "name": plugin.name,
-                    "distribution": plugin.distribution,
-                    "version": plugin.version,
-                    "hookspec_version": list(plugin.hookspec_version),
-                    "hooks": list(plugin.hooks),
-                }
-                for plugin in manager.plugins
-            ],
-            failures=[
-                {"name": failure.name, "distribution": failure.distribution, "reason": failure.reason}
-                for failure in manager.failures
-            ],
-        )
+        print_json(**plugin_facts())
         return
     print_table(
         ("NAME", "FROM", "SPEC", "HOOKS"),

@@ -18,7 +18,7 @@ from mdevdisplay._lane import Lane
 from mdevdisplay.connecting import backends
 from mdevdisplay.diagnose.archive import pack, write_file
 from mdevdisplay.diagnose.doctor import HOST_SECONDS
-from mdevdisplay.diagnose.facts import display_facts, report_facts
+from mdevdisplay.diagnose.facts import display_facts, error_facts, report_facts
 from mdevdisplay.diagnose.lines import reports_lines
 from mdevdisplay.diagnose.redaction import Redactor, blank_edid
 from mdevdisplay.diagnose.report import Report, State
@@ -237,14 +237,14 @@ def _look_at_display(seen: _Seen, way: _Way, *, with_names: bool) -> None:
     try:
         display = open_display(seen.locator, backend=way.backend, isolated=way.isolated, timeout=way.timeout)
     except MdevDisplayError as error:
-        seen.display = {"error": _error_facts(error)}
+        seen.display = {"error": error_facts(error)}
         seen.no_picture = _words(error)
         return
     except (ValueError, OSError) as error:
         seen.left_out = seen.no_picture = f"{type(error).__name__}: {error}"
         return
     try:
-        facts = display_facts(display, _error_facts)
+        facts = display_facts(display, error_facts)
         seen.display = facts if with_names else _without_edid_names(facts)
         if way.pixels:
             _take_picture(seen, display)
@@ -265,16 +265,6 @@ def _take_picture(seen: _Seen, display: Display) -> None:
         seen.no_picture = f"it is {len(picture)} bytes large, more than {MOST_PICTURE}"
     else:
         seen.picture = picture
-
-
-def _error_facts(error: MdevDisplayError) -> dict[str, Any]:
-    return {
-        "cause": error.cause,
-        "message": error.message,
-        "device": error.device,
-        "hint": error.hint,
-        "errno": error.errno,
-    }
 
 
 def _words(error: MdevDisplayError) -> str:

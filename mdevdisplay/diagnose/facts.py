@@ -11,10 +11,21 @@ from mdevdisplay.errors import MdevDisplayError, TimedOut
 from mdevdisplay.formats import fourcc_name, modifier_name
 from mdevdisplay.surface import PlaneType, SurfaceInfo
 
-__all__ = ["display_facts", "report_facts"]
+__all__ = ["display_facts", "error_facts", "report_facts"]
 
 _PLANES = (PlaneType.PRIMARY, PlaneType.CURSOR)
 Describe = Callable[[MdevDisplayError], dict[str, Any]]
+
+
+def error_facts(error: MdevDisplayError) -> dict[str, Any]:
+    """Return an error as it stands in JSON."""
+    return {
+        "cause": error.cause,
+        "message": error.message,
+        "device": error.device,
+        "hint": error.hint,
+        "errno": error.errno,
+    }
 
 
 def report_facts(report: Report) -> dict[str, Any]:

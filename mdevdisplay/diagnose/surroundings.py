@@ -49,7 +49,6 @@ _OWN_STATUS = ("CapEff", "CapPrm", "NoNewPrivs", "Seccomp")
 
 def version_facts(root: HostRoot) -> dict[str, Any]:
     """Return the versions of the program, of what it stands on, and of its backends."""
-    manager = backends()
     return {
         "mdevdisplay": _version("mdevdisplay"),
         "python": {"implementation": platform.python_implementation(), "version": platform.python_version()},
@@ -59,6 +58,14 @@ def version_facts(root: HostRoot) -> dict[str, Any]:
         },
         "system": dict(_os_release(root)),
         "distributions": [{"name": name, "version": _version(name)} for name in _requirements()],
+        **plugin_facts(),
+    }
+
+
+def plugin_facts() -> dict[str, Any]:
+    """Return the backends, and those that could not be loaded and why."""
+    manager = backends()
+    return {
         "hookspec_version": list(VERSION),
         "plugins": [
             {

@@ -140,7 +140,7 @@ def _open_free(device: HostDevice, locator: str, root: HostRoot) -> Device:
     try:
         return open_free(device, locator, root)
     except NoVfio as error:
-        if device.vfio:  # so VFIO is there, and its nodes are not
+        if device.vfio and not (root.dev / "vfio/vfio").exists():  # so VFIO is there, and its nodes are not
             raise without_node(device, locator) from error
         raise
 

@@ -225,13 +225,23 @@ def test_the_status_of_a_refused_group(kernel: FakeKernel, number: int, status: 
 
 
 def test_a_host_without_vfio_says_what_to_load(kernel: FakeKernel) -> None:
-    """No /dev/vfio at all: the modules to load are named."""
+    """Nothing behind /dev/vfio/vfio: the modules to load are named."""
     device = kernel.add(Mdpy("vga"))
-    kernel.remove_vfio()
+    kernel.iommu_types.clear()
     result = here("info", device.name)
     assert result.exit_code == 1
     assert "[no-vfio]" in result.stderr
     assert "modprobe" in result.stderr
+
+
+def test_a_container_without_nodes_says_to_pass_them_in(kernel: FakeKernel) -> None:
+    """A VFIO driver has the device, so VFIO is loaded and its nodes are missing."""
+    device = kernel.add(Mdpy("vga"))
+    kernel.remove_vfio()
+    result = here("info", device.name)
+    assert result.exit_code == 1
+    assert "[no-node]" in result.stderr
+    assert "pass the node in" in result.stderr
 
 
 # errors as JSON
