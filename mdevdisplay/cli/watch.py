@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -63,9 +65,22 @@ def command(
             raise click.UsageError(f"Standard {name} is not a terminal; see `mdevdisplay screenshot`.")
     # a warning of textual-image's would be drawn in the middle of drawing, without end
     logging.getLogger("textual_image").addHandler(logging.NullHandler())
+    signal.signal(signal.SIGTERM, _end)
     opening = open_display(locator, backend=backend, isolated=isolated, reconnect=reconnect, timeout=timeout)
-    with opening as display, suppress(KeyboardInterrupt):
-        _show(display, chosen, fps, frames, cursor=cursor)
+    try:
+        with opening as display, suppress(KeyboardInterrupt):
+            _show(display, chosen, fps, frames, cursor=cursor)
+    except _Terminated:  # the terminal is as it was found; now the signal has its way
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _end(_number: int, _frame: object) -> None:
+    raise _Terminated
 
 
 def _show(display: Display, plane: PlaneType, fps: float, most: int | None, *, cursor: bool) -> None:

@@ -865,7 +865,7 @@ CAUSES: tuple[Cause, ...] = (
         remedy=(
             "look at QEMU's console until then:",
             "$ virt-viewer --attach {vm}",
-            "$ mdevdisplay screenshot {locator} --wait 60     # as soon as the driver draws",
+            "$ mdevdisplay screenshot {locator} --wait 60",
         ),
         source="QEMU hw/display/ramfb.c; hw/vfio/display.c, vfio_display_dmabuf_update",
         explains=frozenset({"nothing-displayed"}),
@@ -889,7 +889,7 @@ CAUSES: tuple[Cause, ...] = (
         meaning="The guest is still in its firmware or boot loader, has no driver for the vGPU, or the driver failed.",
         remedy=(
             "install the vendor's driver in the guest, and see there: `lspci -k`, `dmesg`, or Windows' Device Manager",
-            "$ mdevdisplay screenshot {locator} --wait 60     # as soon as it draws",
+            "$ mdevdisplay screenshot {locator} --wait 60",
         ),
         source="PCI command register, bus master bit; mbochs: VBE registers",
         explains=frozenset({"nothing-displayed"}),

@@ -8,6 +8,8 @@ from copy import deepcopy
 from functools import partial
 from typing import TypeVar
 
+import attrs
+
 from mdevdisplay._lane import Lane
 from mdevdisplay.diagnose import nvidia
 from mdevdisplay.diagnose.display_steps import examine_access, examine_pixels, explain_failure
@@ -20,7 +22,7 @@ from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError, TimedOut
 from mdevdisplay.gpu.render_nodes import render_nodes
 from mdevdisplay.host.console import Console
-from mdevdisplay.host.devices import HostDevice
+from mdevdisplay.host.devices import HostDevice, look_up
 from mdevdisplay.host.root import HostRoot
 
 __all__ = ["HOST_SECONDS", "diagnose", "diagnose_all", "diagnose_host"]
@@ -91,7 +93,6 @@ def _run(exam: Examination, root: HostRoot, opening: Callable[[], Display], watc
         exam.leave_out("opening the device: whether a VM uses it could not be seen")
         return exam.conclude()
     console: Console | None = None
-    device: HostDevice | None = None
     if subject.own:
         may_open, console = _look_around(exam, subject, root)
         if not may_open:
@@ -100,35 +101,38 @@ def _run(exam: Examination, root: HostRoot, opening: Callable[[], Display], watc
             exam.ends("no-vm", "no process that may be looked at holds it")
             exam.leave_out("opening the device, which no VM has: one that starts meanwhile would find it busy")
             return exam.conclude()
-        device = _examine_nvidia(exam, subject, root, console)
-    by_dmabuf = _open_and_examine(exam, subject, root, opening, watch, device)
+    display = _open(exam, opening)
+    if subject.own and display is not None:
+        exam.is_secret(display.identity.name)
+        subject = _with_device(exam, subject, display.identity.name, root)
+    device = _examine_nvidia(exam, subject, root, console)
+    by_dmabuf = False
+    if display is not None:
+        by_dmabuf = _examine(exam, display, root, watch, own=subject.own, nvidia_device=device)
     if subject.own:
         _within(exam, "vm", lambda part: examine_consoles(part, subject, root, console, by_dmabuf=by_dmabuf))
     return exam.conclude()
 
 
-def _open_and_examine(
-    exam: Examination,
-    subject: Subject,
-    root: HostRoot,
-    opening: Callable[[], Display],
-    watch: float,
-    nvidia_device: HostDevice | None,
-) -> bool:
-    """Open the display and look at it; return whether it hands dma-bufs out."""
+def _open(exam: Examination, opening: Callable[[], Display]) -> Display | None:
+    """Open the display, or say why that failed."""
     try:
-        display = opening()
+        return opening()
     except MdevDisplayError as error:
         explain_failure(exam, error)
     except ValueError as error:  # a locator with a NUL, for one
         exam.ends("bad-locator", f"{type(error).__name__}: {error}")
     except Exception as error:  # noqa: BLE001 - out of descriptors, threads or memory
         exam.ends("error", f"{type(error).__name__}: {error}")
-    else:
-        if subject.own:
-            exam.is_secret(display.identity.name)
-        return _examine(exam, display, root, watch, own=subject.own, nvidia_device=nvidia_device)
-    return False
+    return None
+
+
+def _with_device(exam: Examination, subject: Subject, name: str, root: HostRoot) -> Subject:
+    """Return the subject with the device that was opened, where only opening told which of a VM's it is."""
+    if subject.device is not None or not name:
+        return subject
+    exam.names.setdefault("device", name)
+    return attrs.evolve(subject, device=_within(exam, "device", lambda _: look_up(root, name)))
 
 
 def _look_around(exam: Examination, subject: Subject, root: HostRoot) -> tuple[bool, Console | None]:

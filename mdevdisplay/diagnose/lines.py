@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from mdevdisplay.diagnose.causes import Ends
-from mdevdisplay.diagnose.report import Report, State, Step
+from mdevdisplay.diagnose.report import Found, Report, State, Step
 
 __all__ = ["Line", "Span", "report_lines", "reports_lines"]
 
@@ -47,17 +47,25 @@ def report_lines(report: Report) -> Iterator[Line]:
     yield ()
     for step in report.steps:
         yield from _step(step)
-    told = [found for found in report.findings if found.remedy]
-    if told:
+    if any(found.remedy for found in report.findings):
         yield ()
         yield (Span("what to do", bold=True),)
-        for found in told:
-            yield Span("  "), Span(found.cause)
-            yield from ((Span("    "), Span(line)) for line in found.remedy)
+        yield from _remedies(report.findings)
     if report.left_out:
         yield ()
         yield (Span("left out, to be safe", bold=True),)
         yield from ((Span("  "), Span(text)) for text in report.left_out)
+
+
+def _remedies(findings: Iterable[Found]) -> Iterator[Line]:
+    """Yield what to do, each line once: a reason and what it explains often want the same."""
+    told: set[str] = set()
+    for found in findings:
+        new = [line for line in found.remedy if line not in told]
+        told.update(new)
+        if new:
+            yield Span("  "), Span(found.cause)
+            yield from ((Span("    "), Span(line)) for line in new)
 
 
 def _step(step: Step) -> Iterator[Line]:

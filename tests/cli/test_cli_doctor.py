@@ -49,6 +49,14 @@ def test_steps_then_what_to_do() -> None:
     assert "unsupported-format" in text[places[4] :]
 
 
+def test_what_to_do_is_said_once(kernel: FakeKernel) -> None:
+    """Where a reason and what it explains want the same."""
+    kernel.vmm(kernel.add(Mbochs()), name="win10")
+    text = here("doctor", "--in-process", "vm:win10").stdout
+    assert text.count("--wait 60") == 1
+    assert "guest-driver-not-loaded" in text
+
+
 def test_json_is_versioned_and_has_everything() -> None:
     result = here("doctor", "sim:320x200,fault=all-black", "--json")
     assert result.exit_code == 3

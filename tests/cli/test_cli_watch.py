@@ -90,6 +90,18 @@ def test_control_c_ends_it(watches: list[Watch]) -> None:
     assert before[3] & 0xA  # echo and line editing, at least before
 
 
+def test_a_sigterm_leaves_the_terminal_as_it_was(watches: list[Watch]) -> None:
+    """Whoever kills it politely gets the screen back."""
+    watch = Watch("sim:320x200", "--fps", "20")
+    watches.append(watch)
+    watch.wait_for(lambda: len(watch.cells()) > 1000)
+    watch.child.kill(signal.SIGTERM)
+    watch.end()
+    assert watch.child.signalstatus == signal.SIGTERM
+    assert watch.raw.endswith(RESTORED)
+    assert b"Traceback" not in watch.raw
+
+
 def test_the_terminals_modes_are_as_before() -> None:
     """A shell that runs it gets its echo and its line editing back."""
     env = environment(TERM="xterm-256color")

@@ -288,6 +288,18 @@ def test_a_vgpu_beside_a_network_card(kernel: FakeKernel) -> None:
     assert "display-off" in causes(report)
 
 
+def test_the_second_of_two_vgpus(kernel: FakeKernel) -> None:
+    """Which of the two it is, is known once it is open."""
+    one, two = (kernel.add(Nvidia()) for _ in range(2))
+    one.show(1920, 1080)
+    two.show(1600, 900)
+    kernel.vmm(one, two, name="win10", words=qemu(one, two))
+    assert look("vm:win10/0").cause == "one-colour"
+    second = look("vm:win10/1")
+    assert second.cause == "nvidia-zero-mode"
+    assert two.name in evidence(second, "display-off")
+
+
 def test_a_vm_without_a_vgpu_is_named_as_such(kernel: FakeKernel) -> None:
     """It runs, and so is not missing."""
     kernel.add(Mdpy("vga"))
