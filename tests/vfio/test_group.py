@@ -117,7 +117,7 @@ class TestInTheWay:
         driver = kernel.add(Mdpy())
         kernel.remove_vfio()
         with pytest.raises(NoVfio, match="ENOENT") as caught:
-            open_device(driver.name)
+            open_by_group(driver.group, driver.name, driver.name, dev=kernel.path / "dev")
         assert "modprobe" in caught.value.hint
 
     @pytest.mark.parametrize("number", [errno.ENODEV, errno.ENXIO])
