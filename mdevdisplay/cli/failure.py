@@ -63,7 +63,7 @@ def exit_status(error: MdevDisplayError) -> int:
 
 def describe_error(error: MdevDisplayError) -> dict[str, Any]:
     """Return an error as it stands in JSON."""
-    from mdevdisplay.diagnose.facts import error_facts
+    from mdevdisplay.facts import error_facts
 
     return {**error_facts(error), "exit_status": exit_status(error)}
 

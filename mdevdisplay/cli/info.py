@@ -10,8 +10,8 @@ from mdevdisplay.cli import Command
 from mdevdisplay.cli.failure import describe_error
 from mdevdisplay.cli.options import backend_option, isolated_option, json_option, locator_argument, timeout_option
 from mdevdisplay.cli.output import print_json, print_line, printable
-from mdevdisplay.diagnose.facts import display_facts
 from mdevdisplay.display import open as open_display
+from mdevdisplay.facts import display_facts
 
 
 @click.command("info", cls=Command)

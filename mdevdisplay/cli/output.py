@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import unicodedata
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
+from mdevdisplay._text import printable
 from mdevdisplay.errors import MdevDisplayError
 
 __all__ = [
@@ -30,21 +30,6 @@ NO_OUTPUT = "no-output"
 
 JSON_VERSION = 1
 """Raised when a field of the JSON output goes away or changes its meaning; new fields may come any time."""
-
-
-def printable(text: str) -> str:
-    """Return text with every control, format and invisible character written out as an escape.
-
-    Names come from VMs and drivers; an escape sequence in one must not reach the terminal.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        char
-        if unicodedata.category(char)[0] not in "CZ" or char == " "
-        else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in text
-    )
 
 
 @contextmanager

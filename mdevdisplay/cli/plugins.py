@@ -7,8 +7,8 @@ import click
 from mdevdisplay.cli import Command
 from mdevdisplay.cli.options import json_option
 from mdevdisplay.cli.output import print_json, print_line, print_table, printable
-from mdevdisplay.diagnose.surroundings import plugin_facts
 from mdevdisplay.display import backends
+from mdevdisplay.facts import plugin_facts
 
 
 @click.command("plugins", cls=Command)

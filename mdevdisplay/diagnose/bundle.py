@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -14,12 +11,12 @@ from typing import Any
 
 import attrs
 
-from mdevdisplay._lane import Lane
-from mdevdisplay.connecting import backends
+from mdevdisplay._text import printable
 from mdevdisplay.diagnose.archive import pack, write_file
-from mdevdisplay.diagnose.doctor import HOST_SECONDS
-from mdevdisplay.diagnose.facts import display_facts, error_facts, report_facts
+from mdevdisplay.diagnose.deadline import in_time
+from mdevdisplay.diagnose.facts import report_facts
 from mdevdisplay.diagnose.lines import reports_lines
+from mdevdisplay.diagnose.names import learn_names
 from mdevdisplay.diagnose.redaction import Redactor, blank_edid
 from mdevdisplay.diagnose.report import Report, State
 from mdevdisplay.diagnose.subject import find_subject
@@ -27,12 +24,11 @@ from mdevdisplay.diagnose.surroundings import console_facts, device_facts, host_
 from mdevdisplay.display import Display
 from mdevdisplay.display import open as open_display
 from mdevdisplay.errors import MdevDisplayError
+from mdevdisplay.facts import display_facts, error_facts
 from mdevdisplay.host.console import console_of
-from mdevdisplay.host.devices import PCI_ADDRESS, UUID
-from mdevdisplay.host.holders import Holder, scan
-from mdevdisplay.host.locate import is_host_locator
+from mdevdisplay.host.holders import Holder
 from mdevdisplay.host.processes import Process
-from mdevdisplay.host.root import HostRoot, read_attribute
+from mdevdisplay.host.root import HostRoot
 
 __all__ = ["FOLDER", "MOST", "MOST_PICTURE", "VERSION", "write_bundle"]
 
@@ -46,9 +42,6 @@ MOST_PICTURE = 64 << 20
 """The largest picture, in bytes."""
 
 _HANGS = frozenset({"timed-out", "worker-stuck", "worker-died", "worker-misbehaved"})
-_FIRST_PERSON = 1000
-"""The first user id of people; those below are the system's own: Debian's adduser.conf, shadow's login.defs."""
-_NOBODY = 65534
 
 
 @attrs.frozen(kw_only=True)
@@ -105,7 +98,7 @@ def write_bundle(
     """
     root = root or HostRoot.from_environment()
     redactor = Redactor(active=not with_names)
-    _learn_names(redactor, reports, root)
+    learn_names(redactor, reports, root)
     way = _Way(backend=backend, isolated=isolated, timeout=timeout, pixels=with_pixels)
     seen = [_look(report, root, way, with_names=with_names) for report in reports if report.locator]
     notes: list[str] = []
@@ -121,79 +114,6 @@ def write_bundle(
     told = [redactor.redact(note) for note in notes]
     readme = _readme([*members, *pictures], told, with_names=with_names, with_pixels=with_pixels)
     write_file(Path(path), pack(FOLDER, {"README.txt": readme, **members, **pictures}, int(time.time())))
-
-
-# --- names ---
-
-
-def _learn_names(redactor: Redactor, reports: Iterable[Report], root: HostRoot) -> None:
-    """Tell of every name that may turn up: those of all VMs too, as an error's hint may list them."""
-    holders = _tried(lambda: scan(root).holders)
-    known: Sequence[Holder] = holders if isinstance(holders, tuple) else ()
-    for holder in known:
-        redactor.hide("vm", holder.vm.name, *holder.vm.aliases)
-    public = {plugin.name for plugin in backends().plugins}
-    for report in reports:
-        own = not _is_scheme_of_a_backend(report.locator)
-        redactor.hide_all(name for name in report.names if own or name not in public)
-        redactor.hide_all(_names_in(report.locator))
-    redactor.hide("host", *_host_names(root))
-    for names in _people(known):
-        redactor.hide("user", *names)
-
-
-def _is_scheme_of_a_backend(locator: str) -> bool:
-    return ":" in locator and not is_host_locator(locator)
-
-
-def _names_in(locator: str) -> Iterator[str]:
-    """Yield what a locator names, whether or not that exists; of a backend's own scheme nothing is known."""
-    scheme, colon, rest = locator.partition(":")
-    if UUID.fullmatch(locator) or PCI_ADDRESS.fullmatch(locator):
-        yield locator
-    elif scheme == "unix" and colon:
-        yield from (rest, Path(rest).stem)
-    elif not colon or scheme == "vm":
-        name = rest if colon else locator
-        yield name
-        base, slash, number = name.rpartition("/")
-        if slash and number.isdecimal():
-            yield base
-
-
-def _host_names(root: HostRoot) -> list[str]:
-    names = [
-        socket.gethostname(),
-        read_attribute(root.proc / "sys/kernel/hostname"),
-        read_attribute(root.path / "etc/hostname"),
-    ]
-    names += [name.partition(".")[0] for name in names]
-    return [name for name in dict.fromkeys(names) if name not in ("", "localhost", "(none)")]
-
-
-def _people(holders: Iterable[Holder]) -> Iterator[list[str]]:
-    """Yield the names of each user who may turn up: who runs this, and who runs a VM; not the system's own."""
-    users: dict[str, pwd.struct_passwd | None] = {}
-    for number in {os.getuid(), os.geteuid(), *(holder.uid for holder in holders if holder.uid >= 0)}:
-        with suppress(KeyError):
-            found = pwd.getpwuid(number)
-            users[found.pw_name] = found
-    for variable in ("SUDO_USER", "DOAS_USER", "LOGNAME", "USER"):
-        name = os.environ.get(variable, "")
-        if name and name not in users:
-            users[name] = _user(name)
-    for name, entry in users.items():
-        if entry is None:
-            yield [name]
-        elif _FIRST_PERSON <= entry.pw_uid != _NOBODY:
-            yield [name for name in (entry.pw_name, entry.pw_gecos.partition(",")[0]) if name]
-
-
-def _user(name: str) -> pwd.struct_passwd | None:
-    try:
-        return pwd.getpwnam(name)
-    except (KeyError, ValueError):
-        return None
 
 
 # --- the devices ---
@@ -304,13 +224,10 @@ def _pictures(seen: Sequence[_Seen], notes: list[str]) -> Iterator[tuple[str, by
 
 def _tried(probe: Callable[[], Any]) -> Any:
     """Return what a probe of the host returns, or why it has nothing: a driver's attribute may hang."""
-    lane = Lane("bundle")
     try:
-        return lane.run(probe, HOST_SECONDS)
+        return in_time("bundle", probe)
     except Exception as error:  # noqa: BLE001 - /sys and /proc may say anything
         return {"error": f"{type(error).__name__}: {error}"}
-    finally:
-        lane.stop()
 
 
 def _object(facts: Any, redactor: Redactor, notes: list[str], name: str) -> bytes:
@@ -344,19 +261,12 @@ def _json(value: Any) -> bytes:
 
 
 def _report_text(reports: Sequence[Report], redactor: Redactor, notes: list[str]) -> bytes:
-    lines = ("".join(_harmless(redactor.redact(span.text)) for span in line) for line in reports_lines(reports))
+    lines = ("".join(printable(redactor.redact(span.text)) for span in line) for line in reports_lines(reports))
     data = "".join(f"{line}\n" for line in lines).encode()
     if len(data) <= MOST:
         return data
     notes.append(f"report.txt is cut: it would be {len(data)} bytes large")
     return data[: data.rindex(b"\n", 0, MOST) + 1]
-
-
-def _harmless(text: str) -> str:
-    """Return text with whatever could steer a terminal written out as an escape."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii") for char in text
-    )
 
 
 _ABOUT = {
@@ -388,5 +298,5 @@ def _readme(names: Sequence[str], notes: Sequence[str], *, with_names: bool, wit
     else:
         lines += ["No picture of the screen is in it; --with-pixels puts it in."]
     if notes:
-        lines += ["", "What is missing:", *(f"  {_harmless(note)}" for note in notes)]
+        lines += ["", "What is missing:", *(f"  {printable(note)}" for note in notes)]
     return "".join(f"{line}\n" for line in lines).encode("utf-8")[:MOST]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from mdevdisplay.diagnose.report import Examination
+from mdevdisplay.diagnose.examination import Examination
 from mdevdisplay.display import Display
 from mdevdisplay.errors import GuestChangingMode, MdevDisplayError, NotADisplay, NothingDisplayed
 from mdevdisplay.formats import fourcc_name, modifier_name

@@ -10,11 +10,13 @@ from typing import TypeVar
 
 import attrs
 
-from mdevdisplay._lane import Lane
-from mdevdisplay.diagnose import nvidia
+from mdevdisplay.diagnose import deadline, nvidia
+from mdevdisplay.diagnose.deadline import in_time
+from mdevdisplay.diagnose.device_step import examine_device
 from mdevdisplay.diagnose.display_steps import examine_access, examine_pixels, explain_failure
-from mdevdisplay.diagnose.host_step import examine_device, examine_host
-from mdevdisplay.diagnose.report import Examination, Report
+from mdevdisplay.diagnose.examination import Examination
+from mdevdisplay.diagnose.host_step import examine_host
+from mdevdisplay.diagnose.report import Report
 from mdevdisplay.diagnose.subject import Subject, find_subject
 from mdevdisplay.diagnose.vm_step import examine_consoles, examine_vm
 from mdevdisplay.display import Display, devices
@@ -25,11 +27,9 @@ from mdevdisplay.host.console import Console
 from mdevdisplay.host.devices import HostDevice, look_up
 from mdevdisplay.host.root import HostRoot
 
-__all__ = ["HOST_SECONDS", "diagnose", "diagnose_all", "diagnose_host"]
+__all__ = ["diagnose", "diagnose_all", "diagnose_host"]
 
 T = TypeVar("T")
-HOST_SECONDS = 10.0
-"""What reading /sys and /proc may take, a step each: a driver's attribute may hang."""
 
 
 def diagnose(
@@ -77,13 +77,10 @@ def diagnose_host() -> Report:
 def diagnose_all(opened: Callable[[str], Report]) -> list[Report]:
     """Say what this host lends to VMs, and what ``opened`` says of every device that could display."""
     host = diagnose_host()
-    lane = Lane("doctor: list")
     try:
-        listed = lane.run(devices, HOST_SECONDS)
+        listed = in_time("doctor: list", devices)
     except MdevDisplayError:  # the host's report has said what does not come to an end
         listed = []
-    finally:
-        lane.stop()
     return [host, *(opened(device.locator) for device in listed)]
 
 
@@ -185,16 +182,13 @@ def _within(exam: Examination, step: str, probe: Callable[[Examination], T]) -> 
 
     It writes into a copy: one that comes back late writes into what nobody reads any more.
     """
-    lane = Lane(f"doctor: {step}")
     copy = deepcopy(exam)
     try:
-        result = lane.run(partial(probe, copy), HOST_SECONDS)
+        result = in_time(f"doctor: {step}", partial(probe, copy))
         exam.take(copy)
         return result
     except TimedOut:
-        exam.found("probe-failed", f"reading /sys and /proc took more than {HOST_SECONDS:g} s", step=step)
+        exam.found("probe-failed", f"reading /sys and /proc took more than {deadline.HOST_SECONDS:g} s", step=step)
     except Exception as error:  # noqa: BLE001 - /sys and /proc may say anything
         exam.found("probe-failed", f"{type(error).__name__}: {error}", step=step)
-    finally:
-        lane.stop()
     return None

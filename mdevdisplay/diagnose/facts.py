@@ -1,31 +1,12 @@
-"""A report, and an open display, as they stand in JSON."""
+"""A report as it stands in JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mdevdisplay.diagnose.report import Report
-from mdevdisplay.display import Display
-from mdevdisplay.errors import MdevDisplayError, TimedOut
-from mdevdisplay.formats import fourcc_name, modifier_name
-from mdevdisplay.surface import PlaneType, SurfaceInfo
 
-__all__ = ["display_facts", "error_facts", "report_facts"]
-
-_PLANES = (PlaneType.PRIMARY, PlaneType.CURSOR)
-Describe = Callable[[MdevDisplayError], dict[str, Any]]
-
-
-def error_facts(error: MdevDisplayError) -> dict[str, Any]:
-    """Return an error as it stands in JSON."""
-    return {
-        "cause": error.cause,
-        "message": error.message,
-        "device": error.device,
-        "hint": error.hint,
-        "errno": error.errno,
-    }
+__all__ = ["report_facts"]
 
 
 def report_facts(report: Report) -> dict[str, Any]:
@@ -50,104 +31,4 @@ def report_facts(report: Report) -> dict[str, Any]:
             for found in report.findings
         ],
         "left_out": report.left_out,
-    }
-
-
-def display_facts(display: Display, describe_error: Describe) -> dict[str, Any]:
-    """Return what `info` tells of a display.
-
-    Args:
-        display: the display.
-        describe_error: makes an error a fact.
-
-    Raises:
-        TimedOut: the driver hangs; each further question would take as long.
-    """
-    identity = display.identity
-    chosen = display.backend
-    return {
-        "locator": display.locator,
-        "name": identity.name,
-        "driver": identity.driver,
-        "vendor": identity.vendor,
-        "mdev_type": identity.mdev_type,
-        "parent": identity.parent,
-        "access": "borrowed" if display.borrowed else "owned",
-        "isolated": display.isolated,
-        "backend": {
-            "name": chosen.name,
-            "distribution": chosen.distribution,
-            "version": chosen.version,
-            "score": chosen.match.score,
-            "reason": chosen.match.reason,
-            "others": chosen.refusals,
-        },
-        "planes": {plane.name.lower(): _plane(display, plane, describe_error) for plane in _PLANES},
-        "edid": _edid(display, describe_error),
-        "findings": [
-            {"cause": finding.cause, "evidence": finding.evidence, "remedy": finding.remedy}
-            for finding in display.findings()
-        ],
-    }
-
-
-def _plane(display: Display, plane: PlaneType, describe_error: Describe) -> dict[str, Any] | None:
-    """Return one plane's facts; None for nothing displayed; an error is a fact too."""
-    try:
-        surface = display.surface(plane)
-        if surface is None:
-            return None
-        readable = display.readability(plane)
-    except MdevDisplayError as error:
-        return _failed(error, describe_error)
-    return {
-        **_surface(surface),
-        "read_by": readable.way,
-        "not_readable_because": "" if readable.way else readable.reason,
-        "not_mapped_because": readable.reason if readable.way else "",
-    }
-
-
-def _failed(error: MdevDisplayError, describe_error: Describe) -> dict[str, Any]:
-    if isinstance(error, TimedOut) and error.errno is None:
-        raise error
-    return {"error": describe_error(error)}
-
-
-def _surface(surface: SurfaceInfo) -> dict[str, Any]:
-    layout = surface.format
-    return {
-        "format": fourcc_name(surface.fourcc),
-        "format_name": layout.name if layout else "",
-        "modifier": modifier_name(surface.modifier),
-        "modifier_number": surface.modifier,
-        "width": surface.width,
-        "height": surface.height,
-        "stride": surface.stride,
-        "size": surface.size,
-        "offset": surface.offset,
-        "x": surface.x,
-        "y": surface.y,
-        "x_hot": surface.x_hot,
-        "y_hot": surface.y_hot,
-        "dmabuf_id": surface.dmabuf_id,
-        "region_index": surface.region_index,
-    }
-
-
-def _edid(display: Display, describe_error: Describe) -> dict[str, Any] | None:
-    try:
-        edid = display.edid()
-    except MdevDisplayError as error:
-        return _failed(error, describe_error)
-    if edid is None:
-        return None
-    return {
-        "size": len(edid.blob),
-        "max_size": edid.max_size,
-        "max_width": edid.max_xres,
-        "max_height": edid.max_yres,
-        "link": {True: "up", False: "down", None: "unknown"}[edid.link_up],
-        "valid": edid.valid,
-        "hex": edid.blob.hex(),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdevdisplay.diagnose.report import Examination
+from mdevdisplay.diagnose.examination import Examination
 from mdevdisplay.host.console import Console
 from mdevdisplay.host.devices import PCI_ADDRESS, HostDevice
 from mdevdisplay.host.root import HostRoot, read_attribute

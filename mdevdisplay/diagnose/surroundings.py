@@ -15,9 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mdevdisplay.connecting import backends
+from mdevdisplay.facts import plugin_facts
 from mdevdisplay.gpu.render_nodes import render_nodes
-from mdevdisplay.hookspecs import VERSION
 from mdevdisplay.host.console import Console
 from mdevdisplay.host.devices import PCI_ADDRESS, HostDevice
 from mdevdisplay.host.processes import Process
@@ -59,28 +58,6 @@ def version_facts(root: HostRoot) -> dict[str, Any]:
         "system": dict(_os_release(root)),
         "distributions": [{"name": name, "version": _version(name)} for name in _requirements()],
         **plugin_facts(),
-    }
-
-
-def plugin_facts() -> dict[str, Any]:
-    """Return the backends, and those that could not be loaded and why."""
-    manager = backends()
-    return {
-        "hookspec_version": list(VERSION),
-        "plugins": [
-            {
-                "name": plugin.name,
-                "distribution": plugin.distribution,
-                "version": plugin.version,
-                "hookspec_version": list(plugin.hookspec_version),
-                "hooks": list(plugin.hooks),
-            }
-            for plugin in manager.plugins
-        ],
-        "failures": [
-            {"name": failure.name, "distribution": failure.distribution, "reason": failure.reason}
-            for failure in manager.failures
-        ],
     }
 
 

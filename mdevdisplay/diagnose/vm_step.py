@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdevdisplay.diagnose.report import Examination
+from mdevdisplay.diagnose.examination import Examination
 from mdevdisplay.diagnose.subject import Subject
 from mdevdisplay.gpu.render_nodes import render_nodes
 from mdevdisplay.host.console import Console, VgpuSetting, console_of

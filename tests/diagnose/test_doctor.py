@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 import mdevdisplay
-from mdevdisplay.diagnose import Ends, Report, State, diagnose, diagnose_host, doctor
+from mdevdisplay.diagnose import Ends, Report, State, deadline, diagnose, diagnose_host
 from mdevdisplay.diagnose.nvidia import is_zero_mode
 from mdevdisplay.host import devices as host_devices
 from mdevdisplay.source import Finding
@@ -759,7 +759,7 @@ def test_a_probe_of_the_host_that_hangs(kernel: FakeKernel, monkeypatch: pytest.
     """A driver's attribute may: the rest goes on without it."""
     release = threading.Event()
     driver = painted(kernel)
-    monkeypatch.setattr(doctor, "HOST_SECONDS", 0.3)
+    monkeypatch.setattr(deadline, "HOST_SECONDS", 0.3)
     monkeypatch.setattr("mdevdisplay.diagnose.host_step.list_mdevs", lambda _: release.wait(20) or [])
     try:
         report = look(driver.name)
